@@ -1,0 +1,96 @@
+"""What the model sees and what comes out of it: packed token sequences, and log-probabilities per sequence.
+
+A batch has no padding: n sequences lie one after another in one row of T tokens, with their bounds given explicitly.
+Shapes: T tokens, N trained tokens (those whose log-probability counts), n sequences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+class Role(IntEnum):
+    """What a sequence's answer is to its prompt."""
+
+    chosen = 0  # the better of a pair, a desirable answer, or an answer to imitate
+    rejected = 1  # the worse of a pair, or an undesirable answer
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n sequences packed into one row. The logits at ``scored[i]`` predict ``targets[i]``."""
+
+    input_ids: Tensor  # [T] int64
+    positions: Tensor  # [T] int64, from 0 in each sequence
+    bounds: tuple[int, ...]  # n+1 offsets into T; on the host, so that no kernel waits for them
+    scored: Tensor  # [N] int64, offsets into T
+    targets: Tensor  # [N] int64, token ids
+    segment: Tensor  # [N] int64, which sequence a trained token belongs to, ascending
+    lengths: Tensor  # [n] int64, trained tokens of each sequence, all > 0
+    roles: tuple[Role, ...]  # n
+    ids: tuple[str, ...]  # n, the record each sequence comes from
+    keys: tuple[bytes, ...]  # n, content hash of (input ids, trained mask): the reference cache's key
+
+    def __len__(self) -> int:
+        return len(self.roles)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _TENSORS}
+        host = {name: getattr(self, name) for name in ("bounds", "roles", "ids", "keys")}
+        return Batch(**moved, **host)
+
+
+_TENSORS = ("input_ids", "positions", "scored", "targets", "segment", "lengths")
+
+
+@dataclass(frozen=True, slots=True)
+class Logps:
+    """Log-probabilities of n answers, token by token. Sums are taken in float64: in bf16 they err by whole nats."""
+
+    tokens: Tensor  # [N] float32
+    segment: Tensor  # [N] int64, ascending
+    lengths: Tensor  # [n] int64
+
+    @property
+    def sums(self) -> Tensor:
+        """log π(y|x) of each answer, [n] float64."""
+        zeros = torch.zeros(len(self.lengths), dtype=torch.float64, device=self.tokens.device)
+        return zeros.index_add(0, self.segment, self.tokens.double())
+
+    @property
+    def means(self) -> Tensor:
+        """log π(y|x) / |y| of each answer, [n] float64."""
+        return self.sums / self.lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def select(self, which: Tensor) -> Logps:
+        """The answers where ``which`` [n] (bool) is true, in order."""
+        renumbered = which.long().cumsum(0) - 1
+        kept = which[self.segment]
+        return Logps(self.tokens[kept], renumbered[self.segment[kept]], self.lengths[which])
+
+    def detach(self) -> Logps:
+        """The same numbers, outside the graph."""
+        return Logps(self.tokens.detach(), self.segment, self.lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a trainer's ``loss`` returns: un-reduced values; the base class divides, and derives every other metric.
+
+    ``losses``: one value per answer or pair [k], or per answer its sum over tokens where the trainer counts tokens.
+    ``chosen_rewards`` / ``rejected_rewards``: implicit rewards [c] / [r], or None where the loss has none.
+    ``metrics``: further un-reduced values, averaged over the optimizer batch and shown under their name.
+    """
+
+    losses: Tensor
+    chosen_rewards: Tensor | None = None
+    rejected_rewards: Tensor | None = None
+    metrics: dict[str, Tensor] | None = None

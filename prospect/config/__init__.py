@@ -1,0 +1,1 @@
+"""What a user may configure, checked where it is composed."""

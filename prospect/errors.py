@@ -1,0 +1,34 @@
+"""Errors for people: one line that names the file, field or flag, what is wrong, and the nearest right thing.
+
+Exit codes: 2 for what the user can mend in the command, config or data; 3 for the machine (no space, no network, no
+GPU); 4 for an interrupted run. A traceback is shown only with ``debug=true``; it always goes to the run's log.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ProspectError(Exception):
+    """Base of the errors that end a command with one line instead of a traceback."""
+
+    exit_code = 2
+
+
+class UserError(ProspectError):
+    """Something in the command, the configuration or the data that its user can mend."""
+
+    exit_code = 2
+
+
+class MachineError(ProspectError):
+    """Something the machine lacks: disk space, network, a device, a package."""
+
+    exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean `x`?)`` for the known name closest to ``word``, or an empty string if none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean `{close[0]}`?)" if close else ""
