@@ -48,7 +48,10 @@ class Drops:
 
     rows_read: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    places: dict[str, list[str]] = field(default_factory=dict)  # where the first few of each reason stand
 
-    def drop(self, reason: str) -> None:
+    def drop(self, reason: str, place: str = "") -> None:
         """Count one row that is left out. ``reason`` is read by users: "empty answer", "contexts differ"."""
         self.reasons[reason] += 1
+        if place and self.reasons[reason] <= 3:
+            self.places.setdefault(reason, []).append(place)

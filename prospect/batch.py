@@ -6,6 +6,7 @@ Shapes: T tokens, N trained tokens (those whose log-probability counts), n seque
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -76,9 +77,21 @@ class Logps:
         kept = which[self.segment]
         return Logps(self.tokens[kept], renumbered[self.segment[kept]], self.lengths[which])
 
-    def detach(self) -> Logps:
-        """The same numbers, outside the graph."""
-        return Logps(self.tokens.detach(), self.segment, self.lengths)
+    @classmethod
+    def joined(cls, parts: Sequence[Logps]) -> Logps:
+        """All answers of several, in order."""
+        starts = [0]
+        for part in parts:
+            starts.append(starts[-1] + len(part))
+        return cls(
+            torch.cat([part.tokens for part in parts]),
+            torch.cat([part.segment + start for part, start in zip(parts, starts, strict=False)]),
+            torch.cat([part.lengths for part in parts]),
+        )
+
+    def to(self, device: torch.device) -> Logps:
+        """The same numbers on ``device``."""
+        return Logps(self.tokens.to(device), self.segment.to(device), self.lengths.to(device))
 
 
 @dataclass(frozen=True, slots=True)

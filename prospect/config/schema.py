@@ -38,6 +38,13 @@ class Truncation(StrEnum):
     keep_end = "keep_end"
 
 
+class TrainOn(StrEnum):
+    """Which answers of a conversation SFT trains."""
+
+    last = "last"
+    all = "all"
+
+
 class DType(StrEnum):
     """Precision of a model's computations."""
 
@@ -87,6 +94,7 @@ class DatasetConfig:
     source: str = "files"
     path: str | None = None
     test_path: str | None = None
+    subset: str | None = None
     revision: str | None = None
     weight: float = 1.0
     test_fraction: float = 0.1

@@ -1,0 +1,180 @@
+"""The data of a run: token stores of all data sets, the order of training, and the packed batches of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataloaders import load_examples
+from dataloaders.example import Drops
+from dataloaders.order import Order, derangement, nested_subset
+from dataloaders.packing import Sequence, length, mismatched, pack, sequences, share, split_by_budget
+from dataloaders.records import RecordKind
+from dataloaders.store import Recipe, TokenStore, open_store
+from dataloaders.tokenization import Limits, Tokenized
+from prospect.batch import Batch
+from prospect.config.schema import Config, Split
+from prospect.errors import UserError
+from prospect.model.template import ChatFormat
+
+_EVAL_SEED = 0x5EED  # part of the key of evaluation's mismatched answers: no training step shares it
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Several token stores seen as one list of records."""
+
+    names: tuple[str, ...]
+    stores: tuple[TokenStore, ...]
+
+    starts: NDArray[np.int64]  # global index of each store's first record, and the total
+
+    @classmethod
+    def of(cls, stores: dict[str, TokenStore]) -> Stores:
+        """Stores by data set name."""
+        return cls(tuple(stores), tuple(stores.values()), np.cumsum([0, *map(len, stores.values())]))
+
+    def __len__(self) -> int:
+        return sum(len(store) for store in self.stores)
+
+    def __getitem__(self, index: int) -> Tokenized:
+        which = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.stores[which][int(index - self.starts[which])]
+
+    def joined(self, column: str) -> NDArray[np.generic]:
+        """One array over all records: ``prompt_keys``, ``desirable`` or ``ids_hash``."""
+        return np.concatenate([getattr(store, column) for store in self.stores])
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a trainer asks for batches. Steps count from 0."""
+
+    train: Stores
+    evaluation: Stores
+    order: Order
+    config: Config
+    n_examples: int
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps of the run; the last one may hold fewer records."""
+        return -(-self.n_examples // self.config.model.batch_size)
+
+    def step(self, number: int) -> list[Tokenized]:
+        """All records of one optimizer step, over all processes."""
+        size = self.config.model.batch_size
+        start = number * size
+        indices = self.order.take(start, min(size, self.n_examples - start))
+        return [self.train[int(i)] for i in indices]
+
+    def eval_chunks(self) -> dict[str, list[list[Tokenized]]]:
+        """The evaluation records by data set, the same ones each time, in chunks as large as an optimizer step."""
+        hashes = self.evaluation.joined("ids_hash")
+        chosen = np.argsort(hashes, kind="stable")[: self.config.n_eval_examples]
+        size = self.config.model.batch_size
+        found: dict[str, list[list[Tokenized]]] = {}
+        for record in (self.evaluation[int(i)] for i in np.sort(chosen)):
+            chunks = found.setdefault(record.dataset, [[]])
+            if len(chunks[-1]) == size:
+                chunks.append([])
+            chunks[-1].append(record)
+        return found
+
+    def mismatches(self, records: Seq[Tokenized], step: int, evaluating: bool = False) -> list[Sequence | None]:
+        """For each record its prompt with the answer to another prompt of the same step; None where there is none."""
+        key = (self.config.seed, step, *((_EVAL_SEED,) if evaluating else ()))
+        partners = derangement(np.array([r.prompt_key for r in records], dtype=np.int64), *key)
+        limit = self.config.model.max_length
+        return [
+            None if j < 0 else mismatched(record, records[j], limit)
+            for record, j in zip(records, partners.tolist(), strict=True)
+        ]
+
+    def microbatches(self, records: Seq[Tokenized]) -> list[Batch]:
+        """Records as packed batches within the token budget; a record is never split."""
+        model = self.config.model
+        sizes = [length(record) for record in records]
+        groups = split_by_budget(sizes, model.tokens_per_microbatch, model.gradient_accumulation_steps)
+        return [pack([s for i in group for s in sequences(records[i])]) for group in groups if group]
+
+    def packed(self, items: Seq[Sequence]) -> list[Batch]:
+        """Single sequences as packed batches within the token budget."""
+        groups = split_by_budget([len(x) for x in items], self.config.model.tokens_per_microbatch)
+        return [pack([items[i] for i in group]) for group in groups]
+
+
+def rank_share(records: Seq[Tokenized], rank: int, world: int) -> list[int]:
+    """Which records of a step one process trains on: the tokens are dealt out evenly."""
+    return share([length(record) for record in records], world)[rank]
+
+
+def load(config: Config, kind: RecordKind, balanced: bool, chat: ChatFormat, evaluating: bool = False) -> Data:
+    """Open (or build) the token stores of a run.
+
+    Raises:
+        UserError: nothing to train on, too little for one step, or a fraction that the records have no use for.
+    """
+    cache = Path(config.cache_dir) / ".cache"
+    limits = Limits.of(config)
+
+    def open_all(split: Split) -> Stores:
+        stores = {
+            name: open_store(Recipe(name, dataset, split, config.seed, kind, limits), chat, cache)
+            for name, dataset in config.datasets.items()
+        }
+        return Stores.of(stores)
+
+    evaluation = open_all(config.split if evaluating else config.eval_split)
+    train = evaluation if evaluating else open_all(Split.train)
+    for name, store in zip(train.names, train.stores, strict=True):
+        if not len(store):
+            raise UserError(f"datasets.{name}: {store.report.examples} examples, but none gives {_WANTED[kind]}")
+    order = Order(
+        pools=_pools(config, kind, train),
+        weights=[config.datasets[name].weight for name in train.names],
+        seed=config.seed,
+        desirable=train.joined("desirable").astype(bool) if balanced else None,
+    )
+    n_examples = config.n_examples or (config.n_epochs or 1) * order.epoch_length
+    if not evaluating and n_examples < config.model.batch_size:
+        raise UserError(
+            f"model.batch_size: one step needs {config.model.batch_size} records, the run has {n_examples} "
+            f"(n_epochs={config.n_epochs}, {order.epoch_length} records an epoch)"
+        )
+    return Data(train, evaluation, order, config, n_examples)
+
+
+def training_texts(config: Config) -> list[str]:
+    """All prompts' and answers' texts of the training split: what a tokenizer made on the spot learns from."""
+    texts: list[str] = []
+    for name, dataset in config.datasets.items():
+        for example in load_examples(name, dataset, Split.train, config.seed, Drops()):
+            texts.extend(message.content for message in example.prompt)
+            texts.extend(example.answers)
+    return texts
+
+
+_WANTED = {
+    RecordKind.answers: "an answer to imitate",
+    RecordKind.pairs: "a pair (its feedback is on single answers: loss=kto takes that)",
+    RecordKind.labelled: "a labelled answer",
+}
+
+
+def _pools(config: Config, kind: RecordKind, train: Stores) -> list[NDArray[np.int64]]:
+    fractions = (config.frac_unique_desirable, config.frac_unique_undesirable)
+    if fractions != (1.0, 1.0) and kind is not RecordKind.labelled:
+        raise UserError(f"frac_unique_desirable: has no meaning for loss={config.loss.name}, which takes {kind}")
+    pools = []
+    for start, store in zip(train.starts, train.stores, strict=False):
+        kept = []
+        for flag, fraction in zip((True, False), fractions, strict=True):
+            members = np.flatnonzero(store.desirable == flag)
+            kept.append(members[nested_subset(store.ids_hash[members], fraction)])
+        pools.append(np.sort(np.concatenate(kept)).astype(np.int64) + start)
+    return pools

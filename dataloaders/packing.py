@@ -1,0 +1,120 @@
+"""Records become packed batches: sequences end to end in one row, micro-batches cut by a budget of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dataloaders.tokenization import Tokenized
+from prospect.batch import Batch, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One prompt with one answer. ``mask`` covers the answer's tokens."""
+
+    id: str
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    mask: list[bool]
+    role: Role
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+    def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """All ids, and the offsets of the trained ones; nothing predicts a sequence's first token."""
+        ids = np.asarray(self.prompt_ids + self.answer_ids, dtype=np.int32)
+        trained = np.flatnonzero(self.mask) + len(self.prompt_ids)
+        return ids, trained[trained > 0]
+
+    def key(self) -> bytes:
+        """Content hash of ids and mask: equal where log-probabilities are."""
+        ids, trained = self.arrays()
+        return hashlib.blake2b(ids.tobytes() + b"|" + trained.astype(np.int32).tobytes(), digest_size=16).digest()
+
+
+def sequences(record: Tokenized) -> list[Sequence]:
+    """The answers of a record, each with its prompt."""
+    return [
+        Sequence(record.id, record.prompt_ids, ids, mask, Role(role))
+        for ids, mask, role in zip(record.answer_ids, record.masks, record.roles, strict=True)
+    ]
+
+
+def length(record: Tokenized) -> int:
+    """Tokens that a record adds to a batch."""
+    return sum(len(record.prompt_ids) + len(ids) for ids in record.answer_ids)
+
+
+def trained_tokens(record: Tokenized) -> int:
+    """Tokens of a record whose log-probability counts."""
+    return sum(len(item.arrays()[1]) for item in sequences(record))
+
+
+def mismatched(record: Tokenized, partner: Tokenized, max_length: int) -> Sequence:
+    """A record's prompt with another prompt's answer: what KTO's reference point is estimated on."""
+    room = max_length - len(record.prompt_ids)
+    ids, mask = partner.answer_ids[0][:room], partner.masks[0][:room]
+    return Sequence(f"{record.id}~{partner.id}", record.prompt_ids, ids, mask, Role(record.roles[0]))
+
+
+def pack(items: Seq[Sequence]) -> Batch:
+    """One packed batch of at least one sequence."""
+    bounds, scored, segment, targets, keys, lengths = [0], [], [], [], [], []
+    for i, item in enumerate(items):
+        start = bounds[-1]
+        bounds.append(start + len(item))
+        ids, trained = item.arrays()
+        scored.append(trained - 1 + start)
+        targets.append(ids[trained].astype(np.int64))
+        segment.append(np.full(len(trained), i))
+        lengths.append(len(trained))
+        keys.append(item.key())
+    ids = np.concatenate([np.asarray(x.prompt_ids + x.answer_ids, dtype=np.int64) for x in items])
+    return Batch(
+        input_ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(np.concatenate([np.arange(len(x)) for x in items])),
+        bounds=tuple(bounds),
+        scored=torch.from_numpy(np.concatenate(scored)),
+        targets=torch.from_numpy(np.concatenate(targets)),
+        segment=torch.from_numpy(np.concatenate(segment)),
+        lengths=torch.tensor(lengths),
+        roles=tuple(x.role for x in items),
+        ids=tuple(x.id for x in items),
+        keys=tuple(keys),
+    )
+
+
+def split_by_budget(sizes: Seq[int], budget: int, at_least: int = 1) -> list[list[int]]:
+    """Indices in groups, in order, each of at most ``budget`` tokens (a larger item stands alone).
+
+    ``at_least`` groups are made where there are as many items.
+    """
+    groups: list[list[int]] = []
+    room = 0
+    for i, size in enumerate(sizes):
+        if not groups or size > room:
+            groups.append([])
+            room = budget
+        groups[-1].append(i)
+        room -= size
+    wanted = min(at_least, len(sizes))
+    if len(groups) < wanted:
+        return [[int(i) for i in part] for part in np.array_split(np.arange(len(sizes)), wanted)]
+    return groups
+
+
+def share(sizes: Seq[int], parts: int) -> list[list[int]]:
+    """Indices dealt to ``parts`` processes so that their token counts are even; each part in ascending order."""
+    loads, shares = [0] * parts, [[] for _ in range(parts)]  # type: tuple[list[int], list[list[int]]]
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        least = loads.index(min(loads))
+        loads[least] += sizes[i]
+        shares[least].append(i)
+    return [sorted(part) for part in shares]

@@ -1,0 +1,1 @@
+"""Sources: one generator a data set, and how rows are read."""

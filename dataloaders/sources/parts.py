@@ -1,0 +1,151 @@
+"""Which rows a split of a data set is: a part on the hub, a local file, a share of either, or generated rows."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from dataloaders.example import Example
+from dataloaders.sources.rows import Hub, Rows, hub_parts, local_file, read_hub, read_local
+from dataloaders.sources.source import Source
+from prospect.config.schema import DatasetConfig, Split
+from prospect.errors import UserError, nearest
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_FILES = {".json", ".jsonl", ".parquet", ".arrow", ".csv", ".tsv", ".gz", ".txt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows read under the rules of ``split``; of a file that serves both, only the share that ``share`` names."""
+
+    rows: Rows
+    split: Split
+    share: Split | None = None
+    test_fraction: float = 0.0
+
+    def has(self, example: Example) -> bool:
+        """Whether the example belongs to this part."""
+        if self.share is None:
+            return True
+        return (_position(example) < self.test_fraction) == (self.share is Split.test)
+
+
+def _position(example: Example) -> float:
+    """Where in [0, 1) a conversation's opening falls: its continuations all fall on the same side of the split."""
+    turns = example.prompt[: 1 + next((i for i, turn in enumerate(example.prompt) if turn.role == "user"), 0)]
+    opening = "\0".join(f"{turn.role}\0{turn.content}" for turn in turns)
+    return int.from_bytes(hashlib.blake2b(opening.encode(), digest_size=6).digest()) / 2**48
+
+
+def open_parts(name: str, source: Source, config: DatasetConfig, split: Split, seed: int) -> list[Part]:
+    """The parts that make up ``split``. UserError where the data set has no such part, or its rows lack a column."""
+    if not 0 <= config.test_fraction < 1:
+        raise UserError(f"datasets.{name}.test_fraction: {config.test_fraction} is not in [0, 1)")
+    available = _available(f"datasets.{name}", source, config, seed)
+    if split is not Split.all and split not in available:
+        raise UserError(f"datasets.{name}: there is no {split} part; it has {', '.join(available)}")
+    if split is Split.all and available.get(Split.train, _NOTHING).is_share:
+        parts = [Part(available[Split.train].open(), Split.all)]  # one file serves both: read it once, whole
+    else:
+        chosen = list(available) if split is Split.all else [split]
+        parts = [
+            Part(available[part].open(), part, part if available[part].is_share else None, config.test_fraction)
+            for part in chosen
+        ]
+    return [replace(part, rows=_with_columns(f"datasets.{name}", source, config, part.rows)) for part in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Supply:
+    """Where a part's rows come from, not opened yet."""
+
+    open: Callable[[], Rows]
+    is_share: bool = False  # of rows that serve training and test both
+
+
+_NOTHING = _Supply(lambda: Rows([], "", ""))
+
+
+def _available(key: str, source: Source, config: DatasetConfig, seed: int) -> dict[Split, _Supply]:
+    if source.generate:
+        if config.path or config.test_path:
+            raise UserError(f"{key}.path: the rows of {config.source} are generated; a file is read by source=files")
+        return {split: _Supply(partial(_generated, source, split, seed)) for split in Split if split is not Split.all}
+    if config.path and not (source.hub is None and _is_repository(config.path)):
+        available = _from_file(key, source, config, config.path)
+    elif source.hub:
+        available = {
+            split: _Supply(partial(read_hub, source.hub, part, config.revision, f"{key}.path"))
+            for split, part in source.splits.items()
+        }
+    elif config.path:
+        available = _from_repository(key, Hub(config.path, config.subset), config)
+    else:
+        raise UserError(f"{key}.path: names no file to read")
+    if config.test_path:
+        available[Split.test] = _Supply(partial(_local, config.test_path, f"{key}.test_path"))
+    return available
+
+
+def _from_file(key: str, source: Source, config: DatasetConfig, path: str) -> dict[Split, _Supply]:
+    whole = partial(_local, path, f"{key}.path")
+    if source.splits and Split.train not in source.splits:
+        return {Split.test: _Supply(whole)}
+    return {Split.train: _Supply(whole)} if config.test_path else _shared(whole)
+
+
+def _from_repository(key: str, hub: Hub, config: DatasetConfig) -> dict[Split, _Supply]:
+    parts = hub_parts(hub, config.revision, f"{key}.path")
+    opened = {part: partial(read_hub, hub, part, config.revision, f"{key}.path") for part in parts}
+    if set(parts) == {"train"} and not config.test_path:
+        return _shared(opened["train"])
+    available = {split: _Supply(opened[split]) for split in Split if split in opened}
+    if not available:
+        raise UserError(f"{key}.path: {hub.repo} has no part named train, validation or test ({', '.join(parts)})")
+    return available
+
+
+def _shared(whole: Callable[[], Rows]) -> dict[Split, _Supply]:
+    return {split: _Supply(whole, is_share=True) for split in (Split.train, Split.test)}
+
+
+def _local(path: str, key: str) -> Rows:
+    return read_local(local_file(path, key))
+
+
+def _generated(source: Source, split: Split, seed: int) -> Rows:
+    assert source.generate
+    return Rows(list(source.generate(split, seed)), f"generated {split} part", f"{split} {seed}")
+
+
+def _is_repository(path: str) -> bool:
+    """Whether a path that is no file here reads as ``owner/name`` on the hub."""
+    here = Path(path).expanduser()
+    return bool(_REPOSITORY.fullmatch(path)) and not here.exists() and not here.parent.exists() and here.suffix not in _FILES
+
+
+def _with_columns(key: str, source: Source, config: DatasetConfig, rows: Rows) -> Rows:
+    """The rows under the source's names. UserError where a mapping is wrong or a required column is absent."""
+    known = (*source.required, *source.optional)
+    for ours, theirs in config.columns.items():
+        if ours not in known:
+            raise UserError(f"{key}.columns.{ours}: {config.source} reads no such column{nearest(ours, known)}")
+        if theirs not in rows.found:
+            raise UserError(f"{key}.columns.{ours}: {rows.origin} has no column {theirs}; it has {_list(rows.found)}")
+    rows = rows.renamed(config.columns)
+    absent = [column for column in source.required if column not in rows.found]
+    if absent:
+        raise UserError(
+            f"{rows.origin}: no column {_list(absent)} (it has {_list(rows.found)}); {config.source} reads "
+            f"{_list(source.required)}: map yours with {key}.columns.{absent[0]}=<name>, or use source=files"
+        )
+    return rows
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

@@ -1,0 +1,176 @@
+"""The rows of one data set part, by number: a local file (JSON, JSONL, Parquet, CSV, Arrow) or a part of a hub set."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from dataloaders.sources.json_table import JsonTable
+from prospect.errors import MachineError, UserError, nearest
+
+Row = Mapping[str, Any]
+
+
+class Table(Protocol):
+    """What rows are read from: a list, a JsonTable, a memory-mapped datasets.Dataset."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Row: ...
+
+    def __iter__(self) -> Iterator[Row]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows under the names that a source knows: ``columns`` maps its names to those of the table."""
+
+    table: Table
+    origin: str  # the file or hub part, for people
+    key: str  # changes with the content
+    columns: Mapping[str, str] = field(default_factory=dict)
+    is_text: bool = False  # every cell is text, as in CSV
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._renamed(self.table[index])
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self._renamed, self.table)
+
+    @property
+    def found(self) -> list[str]:
+        """Names of the columns, judged by the first hundred rows: a JSON row may leave some out."""
+        return list(dict.fromkeys(name for row in itertools.islice(self, 100) for name in row))
+
+    def place(self, index: int) -> str:
+        """Where a row stands, for people: ``file:line`` where there are lines."""
+        return self.table.place(index) if isinstance(self.table, JsonTable) else f"{self.origin} row {index + 1}"
+
+    def renamed(self, columns: Mapping[str, str]) -> Rows:
+        """The same rows with further columns under other names."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def _renamed(self, row: Row) -> Row:
+        if not self.columns:
+            return row
+        mapped = {ours: row.get(theirs) for ours, theirs in self.columns.items()}
+        return {**{name: value for name, value in row.items() if name not in self.columns.values()}, **mapped}
+
+
+def local_file(path: str, key: str) -> Path:
+    """The file that the configuration's ``key`` names, if it can be read."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        inside = ", ".join(sorted(child.name for child in file.iterdir())[:4])
+        raise UserError(f"{key}: {path} is a directory; name one file in it ({inside or 'it is empty'})")
+    if not file.exists():
+        siblings = [child.name for child in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise UserError(f"{key}: there is no file {path}{nearest(file.name, siblings)}")
+    if not os.access(file, os.R_OK):
+        raise MachineError(f"{key}: {path} is not readable by this user")
+    if file.stat().st_size == 0:
+        raise UserError(f"{key}: {path} is empty")
+    return file
+
+
+def content_key(file: Path) -> str:
+    """SHA-256 of the file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_local(file: Path) -> Rows:
+    """Rows of a local file; JSON of either form is told by its content, tables by their suffix."""
+    suffix = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
+    table: Table = _columnar(file, suffix) if suffix in _COLUMNAR else JsonTable(file)
+    if not len(table):
+        raise UserError(f"{file}: holds no rows")
+    return Rows(table, str(file), content_key(file), is_text="sv" in suffix)
+
+
+_TEXT = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}  # an answer may be "None", "NA" or "007"
+_COLUMNAR: Mapping[str, tuple[str, dict[str, Any]]] = {
+    ".parquet": ("parquet", {}),
+    ".arrow": ("arrow", {}),
+    ".csv": ("csv", _TEXT),
+    ".csv.gz": ("csv", _TEXT),
+    ".tsv": ("csv", {"sep": "\t", **_TEXT}),
+    ".tsv.gz": ("csv", {"sep": "\t", **_TEXT}),
+}
+
+
+def _columnar(file: Path, suffix: str) -> Table:
+    import datasets
+
+    builder, options = _COLUMNAR[suffix]
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        table: Table = datasets.load_dataset(builder, data_files=str(file), split="train", **options)
+        return table
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno:
+            raise MachineError(f"{file}: {cause.strerror}") from None
+        raise UserError(f"{file}: cannot be read as {builder}: {_first_line(cause)}") from None
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """Where a data set lives on the Hugging Face hub."""
+
+    repo: str
+    subset: str | None = None
+    data_dir: str | None = None
+    data_file: str | None = None  # one JSON file, for repositories that `datasets` cannot load as a whole
+
+
+def read_hub(hub: Hub, part: str, revision: str | None, key: str) -> Rows:
+    """Rows of one part of a hub data set, from its cache where there is one."""
+    import datasets
+
+    where: dict[str, Any] = {"path": hub.repo, "name": hub.subset, "data_dir": hub.data_dir, "revision": revision}
+    if hub.data_file:
+        at = f"@{revision}" if revision else ""
+        where = {"path": "json", "data_files": {part: f"hf://datasets/{hub.repo}{at}/{hub.data_file}"}}
+    with _hub_errors(hub.repo, key):
+        table = datasets.load_dataset(**where, split=part)
+    # The fingerprint of a freshly loaded set follows from repository, configuration, commit and part.
+    return Rows(table, f"{hub.repo} ({part})", table._fingerprint)
+
+
+def hub_parts(hub: Hub, revision: str | None, key: str) -> Sequence[str]:
+    """Names of the parts that a hub data set has."""
+    import datasets
+
+    with _hub_errors(hub.repo, key):
+        parts: list[str] = datasets.get_dataset_split_names(hub.repo, hub.subset, revision=revision)
+    return parts
+
+
+@contextmanager
+def _hub_errors(repo: str, key: str) -> Iterator[None]:
+    """Whatever stops a download becomes one line: its kinds are many (HTTP, name lookup, gated, offline mode)."""
+    try:
+        yield
+    except Exception as error:
+        problem = f"{type(error).__name__}: {_first_line(error)}"
+        raise MachineError(
+            f"{repo}: not to be had from the hub ({problem}); {key}=<file> reads a local copy"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

@@ -1,0 +1,209 @@
+"""The token store: each data set is tokenized once, by all cores, and read back memory-mapped.
+
+A store is a folder named by the hash of everything that decides its content (the rows, the source's rules, tokenizer,
+template, lengths), so nothing stale is ever read and runs of a sweep share one. It is built beside its place and
+renamed into it: a killed build leaves nothing that looks whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dataloaders import fingerprint, load_examples
+from dataloaders.example import Drops, Example
+from dataloaders.records import RecordKind, records
+from dataloaders.tokenization import Limits, Tokenized, tokenize
+from prospect.config.schema import DatasetConfig, Split
+from prospect.locks import locked
+from prospect.model.template import ChatFormat
+from prospect.progress import progress
+
+VERSION = 1  # raise when the same inputs come to give other tokens
+_CHUNK = 256  # examples a worker takes at a time
+_ALONE = 2 * _CHUNK  # fewer examples than this are not worth a second process
+
+_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "dataset": pa.string(),
+        "prompt_key": pa.int64(),
+        "prompt_ids": pa.list_(pa.int32()),
+        "answer_ids": pa.list_(pa.list_(pa.int32())),
+        "masks": pa.list_(pa.list_(pa.bool_())),
+        "roles": pa.list_(pa.int8()),
+        "prompt_cut": pa.int32(),
+        "answers_cut": pa.int32(),
+        "apart": pa.int32(),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what one data set becomes."""
+
+    name: str
+    dataset: DatasetConfig
+    split: Split
+    seed: int
+    kind: RecordKind
+    limits: Limits
+
+    def key(self, chat: ChatFormat) -> str:
+        """Content hash of the inputs and the rules."""
+        parts = {
+            "version": VERSION,
+            "rows": fingerprint(self.name, self.dataset, self.split, self.seed),
+            "chat": chat.digest_parts(),
+            "limits": asdict(self.limits),
+            "kind": self.kind,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+@dataclass(slots=True)
+class Report:
+    """What happened to the rows of one data set on their way to token ids."""
+
+    rows_read: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    examples: int = 0
+    records: int = 0
+    prompts_cut: int = 0
+    answers_cut: int = 0
+    apart: int = 0
+
+    def count(self, item: Tokenized) -> None:
+        """Add one record."""
+        self.records += 1
+        self.prompts_cut += item.prompt_cut > 0
+        self.answers_cut += item.answers_cut
+        self.apart += item.apart
+
+    def line(self) -> str:
+        """The report in one line, for the log."""
+        dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(self.dropped.items())) or "none"
+        return (
+            f"{self.rows_read} rows read, dropped: {dropped}; {self.records} records, "
+            f"{self.prompts_cut} prompts and {self.answers_cut} answers truncated, {self.apart} tokenized apart"
+        )
+
+
+class TokenStore:
+    """Records of one data set and split as memory-mapped token ids."""
+
+    def __init__(self, folder: Path) -> None:
+        self.table = pa.ipc.open_file(pa.memory_map(str(folder / "tokens.arrow"))).read_all()
+        self.report = Report(**json.loads((folder / "report.json").read_text()))
+        self.prompt_keys = self.table["prompt_key"].to_numpy()
+        self.desirable = np.array([roles[0] == 0 for roles in self.table["roles"].to_pylist()], dtype=bool)
+        self.ids_hash = np.array([_hash64(i) for i in self.table["id"].to_pylist()], dtype=np.uint64)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: int) -> Tokenized:
+        return Tokenized(**self.table.slice(index, 1).to_pylist()[0])
+
+
+def open_store(recipe: Recipe, chat: ChatFormat, cache: Path) -> TokenStore:
+    """The store of a recipe, built now if no earlier run has; safe for any number of processes at once."""
+    folder = cache / "tokens" / f"{recipe.name}-{recipe.split}-{recipe.key(chat)}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                _build(recipe, chat, folder)
+    return TokenStore(folder)
+
+
+def tokenized(recipe: Recipe, chat: ChatFormat, report: Report, processes: int | None = None) -> Iterator[Tokenized]:
+    """All records of a recipe in the source's order, by as many processes as there are cores; counts into report."""
+    drops = Drops()
+    examples = load_examples(recipe.name, recipe.dataset, recipe.split, recipe.seed, drops)
+    first = list(islice(examples, _ALONE))
+    report.examples = len(first)
+    workers = (os.cpu_count() or 1) if processes is None else processes
+    task = _Task(chat, recipe.kind, recipe.limits)
+
+    def counted() -> Iterator[Example]:
+        for example in examples:
+            report.examples += 1
+            yield example
+
+    def run(items: Iterator[list[Tokenized]]) -> Iterator[Tokenized]:
+        for done in items:
+            for item in done:
+                report.count(item)
+                yield item
+
+    if len(first) < _ALONE or workers == 1:
+        yield from run(map(task, _chunks(first)))
+        yield from run(map(task, _chunks(counted())))
+    else:
+        with multiprocessing.get_context("fork").Pool(workers, initializer=_one_thread) as pool:
+            yield from run(pool.imap(task, _chunks(first)))
+            yield from run(pool.imap(task, _chunks(counted())))
+    report.rows_read, report.dropped = drops.rows_read, dict(drops.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What a worker does with a chunk of examples."""
+
+    chat: ChatFormat
+    kind: RecordKind
+    limits: Limits
+
+    def __call__(self, examples: list[Example]) -> list[Tokenized]:
+        taken = (record for example in examples for record in records(example, self.kind))
+        return [item for record in taken for item in tokenize(record, self.chat, self.limits)]
+
+
+def _one_thread() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _chunks(items: Iterable[Example]) -> Iterator[list[Example]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _build(recipe: Recipe, chat: ChatFormat, folder: Path) -> None:
+    building = folder.with_suffix(f".{os.getpid()}.tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    report = Report()
+    rows: list[dict[str, Any]] = []
+    with (
+        pa.OSFile(str(building / "tokens.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, _SCHEMA) as writer,
+        progress(f"tokenizing {recipe.name} ({recipe.split})", None, "records") as bar,
+    ):
+        for item in tokenized(recipe, chat, report):
+            rows.append(item.row())
+            bar.advance(1)
+            if len(rows) == 1024:
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
+                rows.clear()
+        if rows:
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
+    (building / "report.json").write_text(json.dumps(asdict(report)))
+    building.rename(folder)
+
+
+def _hash64(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())

@@ -1,0 +1,134 @@
+"""Records become token ids with a mask of trained tokens; what does not fit is cut by one rule, and counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from dataloaders.example import Message
+from dataloaders.records import Record
+from prospect.batch import Role
+from prospect.config.schema import Config, TrainOn, Truncation
+from prospect.model.template import ChatFormat, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long sequences may be, and which turns are trained."""
+
+    max_length: int
+    max_prompt_length: int
+    truncation_mode: Truncation
+    train_on: TrainOn = TrainOn.last
+
+    @classmethod
+    def of(cls, config: Config) -> Limits:
+        """From a run's configuration; only SFT has ``train_on``."""
+        train_on = getattr(config.loss, "train_on", TrainOn.last)
+        return cls(config.model.max_length, config.model.max_prompt_length, config.truncation_mode, train_on)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """One record as ids. ``masks`` says which answer tokens are trained; the prompt's never are."""
+
+    id: str
+    dataset: str
+    prompt_key: int  # 63-bit hash of the prompt's messages
+    prompt_ids: list[int]
+    answer_ids: list[list[int]]
+    masks: list[list[bool]]
+    roles: list[int]
+    prompt_cut: int  # tokens cut from the prompt
+    answers_cut: int  # answers that lost their end
+    apart: int  # answers whose tokens do not continue the prompt's: tokenized apart
+
+    def row(self) -> dict[str, object]:
+        """As a row of the token store."""
+        return asdict(self)
+
+
+def prompt_key(prompt: tuple[Message, ...]) -> int:
+    """63-bit hash of a conversation: the same prompt from anywhere has the same key."""
+    text = "\x1e".join(f"{m.role}\x1f{m.content}" for m in prompt)
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
+
+
+def turns(prompt: tuple[Message, ...]) -> list[Turn]:
+    """Messages in the form the chat format takes."""
+    return [(m.role, m.content) for m in prompt]
+
+
+def tokenize(record: Record, chat: ChatFormat, limits: Limits) -> Iterator[Tokenized]:
+    """A record as ids: one, or several where SFT trains all turns and the template is not stable from turn to turn."""
+    if limits.train_on is TrainOn.all:
+        yield from _all_turns(record, chat, limits)
+        return
+    conversation = turns(record.prompt)
+    encoded = [chat.encode_pair(chat.render(conversation, answer)) for answer in record.answers]
+    prompt, answers = encoded[0][0], [ids for _, ids, _ in encoded]
+    masks = [[True] * len(ids) for ids in answers]
+    yield _cut(record, record.id, prompt, answers, masks, sum(apart for *_, apart in encoded), limits, chat)
+
+
+def _all_turns(record: Record, chat: ChatFormat, limits: Limits) -> Iterator[Tokenized]:
+    """One sequence as long as each turn's text continues the last one's; a new one where it does not."""
+    conversation = [*turns(record.prompt), ("assistant", record.answers[0])]
+    pieces: list[tuple[list[int], list[int], list[bool], int]] = []  # prompt, answer with later turns, mask, apart
+    for at, (role, content) in enumerate(conversation):
+        if role != "assistant" or not content:
+            continue
+        prompt, answer, apart = chat.encode_pair(chat.render(conversation[:at], content))
+        if pieces and not apart:
+            start, so_far, mask, n_apart = pieces[-1]
+            seen = start + so_far
+            if prompt[: len(seen)] == seen:
+                between = prompt[len(seen) :]
+                joined = [*mask, *[False] * len(between), *[True] * len(answer)]
+                pieces[-1] = (start, [*so_far, *between, *answer], joined, n_apart)
+                continue
+        pieces.append((prompt, answer, [True] * len(answer), int(apart)))
+    for i, (prompt, answer, mask, apart) in enumerate(pieces):
+        record_id = record.id if i == len(pieces) - 1 else f"{record.id}.{i}"
+        yield _cut(record, record_id, prompt, [answer], [mask], apart, limits, chat)
+
+
+def _cut(
+    record: Record,
+    record_id: str,
+    prompt: list[int],
+    answers: list[list[int]],
+    masks: list[list[bool]],
+    apart: int,
+    limits: Limits,
+    chat: ChatFormat,
+) -> Tokenized:
+    """Where prompt and longest answer exceed max_length, the prompt is cut to max_prompt_length, then the answers."""
+    length = len(prompt)
+    if length + max(map(len, answers)) > limits.max_length and length > limits.max_prompt_length:
+        prompt = _cut_prompt(prompt, limits, record.keep, chat)
+    room = limits.max_length - len(prompt)
+    return Tokenized(
+        id=record_id,
+        dataset=record.dataset,
+        prompt_key=prompt_key(record.prompt),
+        prompt_ids=prompt,
+        answer_ids=[ids[:room] for ids in answers],
+        masks=[mask[:room] for mask in masks],
+        roles=[int(Role(role)) for role in record.roles],
+        prompt_cut=length - len(prompt),
+        answers_cut=sum(len(ids) > room for ids in answers),
+        apart=apart,
+    )
+
+
+def _cut_prompt(prompt: list[int], limits: Limits, keep: Literal["start", "end"], chat: ChatFormat) -> list[int]:
+    at_end = keep == "end" if limits.truncation_mode is Truncation.auto else limits.truncation_mode == "keep_end"
+    if not at_end:
+        return prompt[: limits.max_prompt_length]
+    bos = chat.tokenizer.bos_token_id
+    if bos is not None and prompt[0] == bos:
+        return [bos, *prompt[len(prompt) - limits.max_prompt_length + 1 :]]
+    return prompt[-limits.max_prompt_length :]

@@ -1,0 +1,1 @@
+"""A run's folder on disk: resume state, exported models, the manifest."""

@@ -1,0 +1,77 @@
+"""Resume state: weights, optimizer, schedule, position. With it and the seed, a run continues bit for bit.
+
+No random generator is stored: a step seeds itself from (seed, step), and the order of the data is a pure function of
+both.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prospect.checkpoint.commit import committed, fault, recover
+
+log = logging.getLogger("prospect")
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a run has come. ``best`` is the lowest (or highest) evaluation metric so far, ``best_step`` its step."""
+
+    step: int = 0
+    examples: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    tracker: dict[str, str] = field(default_factory=dict)  # run ids of trackers, to continue their curves
+
+
+class Checkpoints:
+    """The folder of resume states of one run; keeps the last ``keep`` and the best."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        folder.mkdir(parents=True, exist_ok=True)
+        recover(folder)
+
+    def save(
+        self, position: Position, save_model: Callable[[Path], None], optimizer: dict[str, Any], schedule: dict[str, Any]
+    ) -> Path:
+        """Commit a new state, then drop what is no longer wanted; returns its folder."""
+        target = self.folder / f"step-{position.step}"
+        with committed(target) as building:
+            save_model(building / "policy")
+            torch.save({"optimizer": optimizer, "schedule": schedule}, building / "optimizer.pt")
+            (building / "position.json").write_text(json.dumps(asdict(position)))
+        self._rotate(position)
+        return target
+
+    def latest(self) -> tuple[Path, Position] | None:
+        """The newest state that is whole; says which newer ones are not, and why."""
+        for folder in self._all():
+            wrong = fault(folder)
+            if wrong is None:
+                return folder, Position(**json.loads((folder / "position.json").read_text()))
+            log.warning("%s is not used: %s", folder, wrong)
+        return None
+
+    @staticmethod
+    def optimizer(folder: Path, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Optimizer and schedule states of a checkpoint."""
+        stored = torch.load(folder / "optimizer.pt", map_location=device, weights_only=True)
+        return stored["optimizer"], stored["schedule"]
+
+    def _all(self) -> list[Path]:
+        folders = [p for p in self.folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
+        return sorted(folders, key=lambda p: -int(p.name.removeprefix("step-")))
+
+    def _rotate(self, position: Position) -> None:
+        for folder in self._all()[self.keep :]:
+            if folder.name != f"step-{position.best_step}":
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,173 @@
+"""Load a policy and its tokenizer: from the hub, a folder, an earlier run, an old policy.pt, or made on the spot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from prospect.checkpoint.origin import Origin, resolve
+from prospect.config.schema import Config, DType, ModelConfig
+from prospect.errors import MachineError, UserError
+from prospect.model import attention
+from prospect.model.policy import Policy
+
+_EOS, _PAD = "<|endoftext|>", "<|pad|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Dtype of the computations; the policy's weights and the optimizer's state stay in float32."""
+
+    compute: torch.dtype
+
+    @classmethod
+    def of(cls, wanted: DType | None, device: torch.device) -> Precision:
+        """As configured, else bfloat16 on a GPU that has it and float32 elsewhere."""
+        capable = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if wanted is None:
+            return cls(torch.bfloat16 if capable else torch.float32)
+        if wanted is DType.bfloat16 and device.type == "cuda" and not capable:
+            raise MachineError("model.policy_dtype: this GPU has no bfloat16; set model.policy_dtype=float32")
+        return cls(torch.bfloat16 if wanted is DType.bfloat16 else torch.float32)
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """What autocast must be set to, if anything."""
+        return None if self.compute == torch.float32 else self.compute
+
+
+def origin_of(config: Config) -> Origin | None:
+    """What ``model.load_from`` names, if it is set."""
+    return resolve(config.model.load_from, Path(config.cache_dir)) if config.model.load_from else None
+
+
+def load_tokenizer(
+    model: ModelConfig, origin: Origin | None, training_texts: Callable[[], Iterable[str]]
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of the weights that are loaded: a loaded run's own wins; a random model's is trained on the spot."""
+    if origin is not None:
+        folders = [origin.path] if not origin.is_state_dict else [origin.path.parent, origin.path.parent.parent]
+        for folder in folders:
+            if (folder / "tokenizer_config.json").is_file():
+                return _pretrained(AutoTokenizer, str(folder))
+    name = model.tokenizer_name_or_path or model.name_or_path
+    if name is not None:
+        return _pretrained(AutoTokenizer, name, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    return train_tokenizer(training_texts(), int((model.architecture or {}).get("vocab_size", 1024)))
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer: any text can be written with it, and the same texts give the same tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[_EOS, _PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_EOS, pad_token=_PAD)
+
+
+def load_model(
+    config: Config, origin: Origin | None, tokenizer: PreTrainedTokenizerBase, implementation: str
+) -> PreTrainedModel:
+    """Weights in float32, dropout off.
+
+    Raises:
+        UserError: no model is named, a checkpoint of another architecture, a tokenizer larger than the embedding.
+    """
+    spec = config.model
+    if origin is not None and not origin.is_state_dict:
+        model = _pretrained(
+            AutoModelForCausalLM, str(origin.path), dtype=torch.float32, attn_implementation=implementation
+        )
+    elif spec.name_or_path is not None:
+        model = _pretrained(
+            AutoModelForCausalLM,
+            spec.name_or_path,
+            dtype=torch.float32,
+            attn_implementation=implementation,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+        )
+    elif spec.architecture is not None:
+        torch.manual_seed(config.seed)
+        special = ("bos_token_id", "eos_token_id", "pad_token_id")
+        shape = AutoConfig.for_model(**{**spec.architecture, **{name: getattr(tokenizer, name) for name in special}})
+        model = AutoModelForCausalLM.from_config(shape, attn_implementation=implementation, dtype=torch.float32)
+    else:
+        raise UserError("model: neither name_or_path nor architecture is set")
+    if origin is not None and origin.is_state_dict:
+        _load_state(model, origin.path)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UserError(f"model: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows: not a pair")
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def make_policy(model: PreTrainedModel, config: Config, device: torch.device, trained: bool = True) -> Policy:
+    """Put a model on its device, ready to compute."""
+    dtype = config.model.policy_dtype if trained else config.model.reference_dtype or config.model.policy_dtype
+    precision = Precision.of(dtype, device)
+    model.to(device)
+    if trained and config.model.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train(trained)
+    return Policy(model, device, precision.autocast)
+
+
+def attention_for(config: Config, device: torch.device) -> tuple[str, str]:
+    """The attention implementation of this run, and how to call it in front of its user."""
+    return attention.choose(config.model.use_flash_attention, device)
+
+
+def _load_state(model: PreTrainedModel, file: Path) -> None:
+    """Weights of an old run's policy.pt."""
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"model.load_from: {file} is not a checkpoint that can be read safely ({error})") from error
+    if not isinstance(stored, dict) or "state" not in stored:
+        raise UserError(f"model.load_from: {file} lacks 'state' (an old policy.pt has step_idx, state, metrics)")
+    missing, unexpected = model.load_state_dict(stored["state"], strict=False)
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    missing = [name for name in missing if name not in tied]
+    if missing or unexpected:
+        raise UserError(
+            f"model.load_from: {file} is of another architecture: {len(missing)} tensors are missing "
+            f"({', '.join(missing[:1]) or 'none'}), {len(unexpected)} unknown ({', '.join(unexpected[:1]) or 'none'})"
+        )
+
+
+def _pretrained(auto: Any, name: str, **options: Any) -> Any:
+    """from_pretrained with an error for people."""
+    try:
+        return auto.from_pretrained(name, **{k: v for k, v in options.items() if v is not None})
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if not os.path.isdir(name):
+            raise MachineError(
+                f"model.name_or_path: {name} is neither a folder here nor to be had from the hub ({first})"
+            ) from error
+        raise UserError(f"model: {name} could not be loaded ({first})") from error

@@ -1,0 +1,79 @@
+"""A causal language model as a trainer sees it: packed sequences in, log-probabilities of their trained tokens out."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel
+
+from prospect.batch import Batch, Logps
+from prospect.errors import UserError
+from prospect.model import attention
+from prospect.model.head import Head
+
+
+@dataclass(slots=True)
+class Policy:
+    """A model on one device. ``autocast`` is the dtype of its computations where that is not the weights' own."""
+
+    model: PreTrainedModel
+    device: torch.device
+    autocast: torch.dtype | None = None
+    head: Head = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.head = Head.of(self.model)
+
+    def logps(self, batch: Batch) -> Logps:
+        """log p of each trained token, with gradients where the caller has not switched them off."""
+        packing = attention.Packing.of(batch.bounds, self.device)
+        with self.precision():
+            hidden = self.model.base_model(
+                input_ids=batch.input_ids[None],
+                position_ids=batch.positions[None],
+                use_cache=False,
+                packing=packing,
+            ).last_hidden_state[0]
+            tokens = self.head.logps(hidden[batch.scored], batch.targets)
+        return Logps(tokens, batch.segment, batch.lengths)
+
+    def precision(self) -> AbstractContextManager[object]:
+        """The context in which forward passes run."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    @torch.no_grad()
+    def check_against_own_forward(self, batch: Batch, sequences: int = 4) -> float:
+        """Compare with the model's own unpacked forward on the first sequences; returns the largest difference.
+
+        Catches what packed attention and the tiled head do not know of a model: an unheard-of cap, scale or mask.
+
+        Raises:
+            UserError: the two differ by more than rounding explains.
+        """
+        ours = self.logps(batch)
+        own = self.model.config._attn_implementation
+        softcap = getattr(self.model.config, "attn_logit_softcapping", None)
+        self.model.set_attn_implementation("eager" if softcap else "sdpa")
+        worst = 0.0
+        try:
+            for i in range(min(sequences, len(batch))):
+                start, end = batch.bounds[i], batch.bounds[i + 1]
+                here = batch.segment == i
+                with self.precision():
+                    logits = self.model(batch.input_ids[None, start:end], use_cache=False).logits[0]
+                plain = logits.float().log_softmax(-1)[batch.scored[here] - start, batch.targets[here]]
+                worst = max(worst, (plain - ours.tokens[here]).abs().max().item())
+        finally:
+            self.model.set_attn_implementation(own)
+        allowed = 0.25 if self.autocast or self.model.dtype == torch.bfloat16 else 1e-3
+        if not worst <= allowed:
+            raise UserError(
+                f"model: {type(self.model).__name__} computes something that packed attention or the tiled head does not "
+                f"(log-probabilities differ by {worst:.3g}, allowed {allowed:g})"
+            )
+        return worst
+

@@ -1,0 +1,53 @@
+"""Optimizer and learning-rate schedule by name: any of torch's optimizers, any of transformers' schedules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+from prospect.config.schema import Config
+from prospect.errors import UserError, nearest
+
+
+def make_optimizer(config: Config, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The torch optimizer that the configuration names, in its fused form where it has one.
+
+    Raises:
+        UserError: an unknown name, or an argument that the optimizer does not take.
+    """
+    known = {
+        name: kind
+        for name, kind in vars(torch.optim).items()
+        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    }
+    if config.optimizer not in known:
+        raise UserError(f"optimizer: torch has no `{config.optimizer}`{nearest(config.optimizer, known)}")
+    kind = known[config.optimizer]
+    accepted = inspect.signature(kind).parameters
+    for name in config.optimizer_args:
+        if name not in accepted:
+            raise UserError(f"optimizer_args.{name}: {config.optimizer} does not take it{nearest(name, accepted)}")
+    arguments = dict(config.optimizer_args)
+    if "weight_decay" in accepted:
+        arguments.setdefault("weight_decay", 0.0)
+    if "fused" in accepted and "foreach" not in arguments:
+        arguments.setdefault("fused", True)
+    return kind(list(parameters), lr=config.lr, **arguments)
+
+
+def make_schedule(
+    config: Config, optimizer: torch.optim.Optimizer, n_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule over ``n_steps`` optimizer steps; ``warmup_steps`` in steps, else ``warmup`` as their share."""
+    warmup = config.warmup_steps if config.warmup_steps is not None else round(config.warmup * n_steps)
+    return get_scheduler(
+        config.lr_schedule,
+        optimizer,
+        num_warmup_steps=warmup,
+        num_training_steps=n_steps,
+        scheduler_specific_kwargs=config.lr_schedule_args or None,
+    )

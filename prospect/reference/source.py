@@ -1,0 +1,46 @@
+"""Where a trainer gets the reference model's log-probabilities of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from prospect.batch import Batch, Logps
+from prospect.model.policy import Policy
+from prospect.reference.store import ReferenceStore
+
+
+class Reference(Protocol):
+    """Anything that knows log π_ref of a batch's trained tokens."""
+
+    def logps(self, batch: Batch) -> Logps:
+        """Values in the order of the batch's trained tokens, without gradients."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveReference:
+    """A frozen model beside the policy."""
+
+    policy: Policy
+
+    def logps(self, batch: Batch) -> Logps:
+        """A forward pass."""
+        with torch.no_grad():
+            return self.policy.logps(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedReference:
+    """Values read from the store; the model itself need not be in memory."""
+
+    store: ReferenceStore
+
+    def logps(self, batch: Batch) -> Logps:
+        """A lookup by content."""
+        values = np.concatenate(self.store.get(batch.keys))
+        tokens = torch.from_numpy(values).to(batch.targets.device)
+        return Logps(tokens, batch.segment, batch.lengths)

@@ -1,0 +1,108 @@
+"""Where metrics go: metrics.jsonl always, Weights & Biases and TensorBoard where asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from prospect.checkpoint.commit import write_text
+from prospect.config.schema import Config
+from prospect.errors import MachineError
+
+
+class Sink(Protocol):
+    """One place that takes metrics."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record metrics of one step."""
+        ...
+
+    def close(self) -> None:
+        """Write out what is pending."""
+        ...
+
+
+class Tracker:
+    """All sinks of a run. A run that continues at ``step`` forgets lines of later steps: they will come again."""
+
+    def __init__(self, config: Config, folder: Path, step: int, known: Mapping[str, str]) -> None:
+        self.ids: dict[str, str] = dict(known)
+        self.sinks: list[Sink] = [_Lines(folder / "metrics.jsonl", step)]
+        if config.tensorboard.enabled and not config.debug:
+            self.sinks.append(_Tensorboard(folder / "tensorboard", step))
+        if config.wandb.enabled and not config.debug:
+            sink = _Wandb(config, folder, self.ids.get("wandb"))
+            self.ids["wandb"] = sink.run.id
+            self.sinks.append(sink)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record metrics of one step everywhere."""
+        for sink in self.sinks:
+            sink.log(metrics, step)
+
+    def close(self) -> None:
+        """Write out what is pending."""
+        for sink in self.sinks:
+            sink.close()
+
+
+class _Lines:
+    def __init__(self, file: Path, step: int) -> None:
+        if file.is_file():
+            write_text(file, "".join(line for line in file.read_text().splitlines(True) if _up_to(line, step)))
+        self.handle = file.open("a", encoding="utf-8")
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.handle.write(json.dumps({"step": step, **metrics}) + "\n")
+        self.handle.flush()
+
+    def close(self) -> None:
+        self.handle.close()
+
+
+def _up_to(line: str, step: int) -> bool:
+    try:
+        return line.endswith("\n") and int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError):
+        return False  # a line torn by a kill
+
+
+class _Tensorboard:
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MachineError("tensorboard.enabled: not installed; pip install 'prospect[track]'") from error
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class _Wandb:
+    def __init__(self, config: Config, folder: Path, run_id: str | None) -> None:
+        import wandb
+
+        self.run: Any = wandb.init(
+            entity=config.wandb.entity,
+            project=config.wandb.project,
+            name=config.exp_name,
+            mode=config.wandb.mode,
+            dir=str(folder),
+            id=run_id,
+            resume="allow",
+            config=asdict(config),
+        )
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        self.run.finish()

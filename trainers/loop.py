@@ -1,0 +1,222 @@
+"""The training loop: steps, evaluations, checkpoints, metrics. Knows nothing of any particular loss."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dataloaders.packing import length
+from dataloaders.tokenization import Tokenized
+from prospect.checkpoint.run import Run
+from prospect.checkpoint.state import Checkpoints, Position
+from prospect.config.schema import Config
+from prospect.errors import ProspectError
+from prospect.metrics import Tally
+from prospect.model.export import save_policy
+from prospect.optim import make_optimizer, make_schedule
+from prospect.progress import Progress, progress
+from prospect.tracking import Tracker
+from trainers.basic import BasicTrainer, Engine
+from trainers.evaluation import evaluate
+from trainers.setup import Text
+
+log = logging.getLogger("prospect")
+INTERRUPTED = 4  # exit code: state saved, the same command continues
+_HIGHER_IS_BETTER = ("rewards/accuracies", "rewards/auc", "rewards/margins", "rewards/chosen", "logps/chosen")
+
+
+class Diverged(ProspectError):
+    """A loss or gradient that is not a number."""
+
+    exit_code = 3
+
+
+class Loop:
+    """One run's way from its position to its last step."""
+
+    def __init__(
+        self,
+        config: Config,
+        trainer: BasicTrainer,
+        engine: Engine,
+        run: Run,
+        text: Text,
+        checkpoints: Checkpoints,
+        position: Position,
+    ) -> None:
+        self.config, self.trainer, self.engine, self.run, self.text = config, trainer, engine, run, text
+        self.checkpoints, self.position = checkpoints, position
+        self.parameters = [p for p in engine.policy.model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(config, self.parameters)
+        self.schedule = make_schedule(config, self.optimizer, engine.data.n_steps)
+        self.tracker: Tracker | None = None
+        self.window, self.window_tokens, self.window_start = Tally(), 0, time.monotonic()
+        self.last_eval: dict[str, float] = {}
+        self.last_train: dict[str, float] = {}
+        self.saved_step: int | None = None
+        self.stop = False
+
+    def restore(self, folder: Path) -> None:
+        """Take optimizer and schedule from a checkpoint."""
+        optimizer, schedule = self.checkpoints.optimizer(folder, self.engine.policy.device)
+        self.optimizer.load_state_dict(optimizer)
+        self.schedule.load_state_dict(schedule)
+        self.saved_step = self.position.step
+
+    def run_to_end(self) -> tuple[int, dict[str, Any]]:
+        """Train until the last step or a signal; exit code and summary."""
+        main, data = self.engine.world.is_main, self.engine.data
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
+        if main:
+            self.tracker = Tracker(self.config, self.run.folder, self.position.step, self.position.tracker)
+            self.position.tracker = self.tracker.ids
+        try:
+            if self.config.do_first_eval and self.position.step == 0:
+                self._evaluate()
+            title = f"{self.config.loss.name} {self.config.exp_name}"
+            with progress(title, data.n_examples, "examples", self.position.examples, show=main) as bar:
+                while self.position.step < data.n_steps:
+                    if self._one_step(bar):
+                        self._save(best=False)
+                        log.info("interrupted; the state of step %d is saved", self.position.step)
+                        return INTERRUPTED, {}
+            return 0, self._summary()
+        finally:
+            if self.tracker is not None:
+                self.tracker.close()
+
+    def _one_step(self, bar: Progress) -> bool:
+        """One optimizer step and what falls due after it; whether to stop."""
+        position, world = self.position, self.engine.world
+        records = self.engine.data.step(position.step)
+        torch.manual_seed(self.config.seed * 1_000_003 + position.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        tally = self.trainer.step(records, position.step, self.engine, train=True)
+        world.sum_gradients(self.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.model.max_grad_norm)
+        due = time.monotonic() - self.window_start >= self.config.minimum_log_interval_secs
+        healthy = math.isfinite(norm.item()) and all(map(math.isfinite, tally.sums.values()))
+        sick, stop, log_due = world.sum(float(not healthy), float(self.stop), float(due and world.is_main))
+        if sick:
+            self._refuse(records)
+        self.optimizer.step()
+        self.schedule.step()
+        before = position.examples
+        position.step, position.examples = position.step + 1, before + len(records)
+        self.window = Tally.joined([self.window, tally])
+        self.window_tokens += sum(map(length, records))
+        last = position.step == self.engine.data.n_steps
+        if log_due or last:
+            self._log(float(norm))
+        bar.advance(len(records), note=self._note())
+        self._after_step(before, last)
+        return bool(stop) and not last
+
+    def _after_step(self, before: int, last: bool) -> None:
+        config, done = self.config, self.position.examples
+        improved = False
+        if last or _crossed(before, done, config.eval_every):
+            improved = self._evaluate()
+        if improved or last or _crossed(before, done, config.save_every or config.eval_every):
+            self._save(best=improved)
+        if config.intermediate_checkpoints and not last and _crossed(before, done, config.eval_every):
+            if self.saved_step != self.position.step:
+                self._save(best=False)
+            if self.engine.world.is_main:
+                self.run.export(self.checkpoints.folder / f"step-{self.position.step}", f"step-{done}")
+
+    def _evaluate(self) -> bool:
+        """Evaluate, log, and say whether this is the best so far (the start never is)."""
+        found = evaluate(self.trainer, self.engine)
+        self.last_eval = found
+        if self.tracker is not None:
+            self.tracker.log({"examples": self.position.examples, **found}, self.position.step)
+        log.info("eval at %d examples: %s", self.position.examples, _brief(found))
+        name = f"eval/{self.config.best_metric}"
+        if name not in found:
+            return False
+        value = -found[name] if self.config.best_metric in _HIGHER_IS_BETTER else found[name]
+        if self.position.step == 0 or (self.position.best is not None and value >= self.position.best):
+            return False
+        self.position.best, self.position.best_step = value, self.position.step
+        return True
+
+    def _log(self, grad_norm: float) -> None:
+        world, position = self.engine.world, self.position
+        means = Tally.joined(world.gather(self.window)).means()
+        seconds = max(time.monotonic() - self.window_start, 1e-9)
+        means |= {
+            "grad_norm": grad_norm,
+            "lr": self.schedule.get_last_lr()[0],
+            "tokens_per_second": self.window_tokens / seconds,
+            "examples": position.examples,
+            "epoch": position.examples / self.engine.data.order.epoch_length,
+        }
+        self.last_train = means
+        if self.tracker is not None:
+            self.tracker.log(means, position.step)
+        self.window, self.window_tokens, self.window_start = Tally(), 0, time.monotonic()
+
+    def _note(self) -> str:
+        return _brief({k: self.last_train[k] for k in _SHOWN if k in self.last_train})
+
+    def _save(self, best: bool) -> None:
+        """Commit the resume state, then publish it as LATEST and, if it is, as BEST."""
+        world = self.engine.world
+        if world.is_main:
+            folder = self.checkpoints.save(
+                self.position,
+                lambda to: save_policy(
+                    self.engine.policy.model, self.text.tokenizer, self.text.chat.stop_ids, self.config, to
+                ),
+                self.optimizer.state_dict(),
+                self.schedule.state_dict(),
+            )
+            self.run.export(folder, "LATEST")
+            if best:
+                self.run.export(folder, "BEST")
+        self.saved_step = self.position.step
+        world.barrier()
+
+    def _refuse(self, records: list[Tokenized]) -> None:
+        ids = [record.id for record in records]
+        log.error("non-finite loss or gradient in step %d; its records: %s", self.position.step, " ".join(ids))
+        raise Diverged(
+            f"step {self.position.step}: the loss or a gradient is not finite; nothing was updated. Records: "
+            f"{', '.join(ids[:4])}{', …' if len(ids) > 4 else ''} (all in {self.run.folder / 'log'})"
+        )
+
+    def _summary(self) -> dict[str, Any]:
+        folder = self.run.folder
+        best = folder / "BEST"
+        return {
+            "examples": self.position.examples,
+            "train": {k: round(v, 6) for k, v in self.last_train.items()},
+            "eval": {k: round(v, 6) for k, v in self.last_eval.items()},
+            "policy": str(folder / "LATEST"),
+            **({"best policy": f"{best} (step {self.position.best_step})"} if best.is_dir() else {}),
+            "metrics": str(folder / "metrics.jsonl"),
+        }
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self.stop:
+            raise KeyboardInterrupt
+        self.stop = True
+
+
+_SHOWN = ("loss", "rewards/margins", "rewards/accuracies", "rewards/auc", "tokens_per_second")
+
+
+def _crossed(before: int, now: int, every: int) -> bool:
+    return now // every > before // every
+
+
+def _brief(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -1,0 +1,121 @@
+"""Everything a trainer computes with, put together from a configuration: tokenizer, data, policy, reference."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from dataloaders.loader import Data, load, training_texts
+from prospect.checkpoint.origin import Origin
+from prospect.config.schema import Config
+from prospect.model import template
+from prospect.model.load import attention_for, load_model, load_tokenizer, make_policy, origin_of
+from prospect.model.policy import Policy
+from prospect.model.template import ChatFormat
+from prospect.parallel import World
+from prospect.reference import CachedReference, LiveReference, Reference, ReferenceStore, weights_digest
+from trainers.basic import BasicTrainer
+from trainers.reference_pass import fill
+
+log = logging.getLogger("prospect")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The tokenizer with the run's chat template installed."""
+
+    tokenizer: PreTrainedTokenizerBase
+    chat: ChatFormat
+
+
+def prepare_text(config: Config, origin: Origin | None) -> Text:
+    """Load (or train) the tokenizer and settle on the chat template; says which."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    tokenizer = load_tokenizer(config.model, origin, lambda: training_texts(config))
+    which = template.install(tokenizer, config)
+    log.info("tokenizer: %d tokens, %s", len(tokenizer), which)
+    return Text(tokenizer, ChatFormat(tokenizer))
+
+
+def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: bool = False) -> Data:
+    """Open the token stores and say what is in them."""
+    data = load(config, trainer.records, trainer.balanced, text.chat, evaluating)
+    kinds = [("evaluation", data.evaluation)] if evaluating else [("train", data.train), ("evaluation", data.evaluation)]
+    for kind, stores in kinds:
+        for name, store in zip(stores.names, stores.stores, strict=True):
+            log.info("data: %s (%s): %s", name, kind, store.report.line())
+    if not evaluating:
+        shared = np.intersect1d(data.train.joined("prompt_keys"), data.evaluation.joined("prompt_keys"))
+        log.info("data: %d prompts are in both training and evaluation", len(shared))
+        log.info(
+            "data: %d records an epoch, %d examples in %d steps of %d",
+            data.order.epoch_length,
+            data.n_examples,
+            data.n_steps,
+            config.model.batch_size,
+        )
+    return data
+
+
+def prepare_policy(config: Config, origin: Origin | None, text: Text, world: World, trained: bool = True) -> Policy:
+    """Load the weights onto this process's device; says dtype and attention."""
+    implementation, said = attention_for(config, world.device)
+    policy = make_policy(load_model(config, origin, text.tokenizer, implementation), config, world.device, trained)
+    if trained:
+        size = sum(p.numel() for p in policy.model.parameters())
+        compute = str(policy.autocast or policy.model.dtype).removeprefix("torch.")
+        log.info(
+            "policy: %s, %.4gM parameters on %s (%d process%s), computing in %s; attention: %s",
+            type(policy.model).__name__,
+            size / 1e6,
+            world.device,
+            world.size,
+            "" if world.size == 1 else "es",
+            compute,
+            said,
+        )
+    return policy
+
+
+def prepare_reference(
+    config: Config, trainer: BasicTrainer, data: Data, text: Text, world: World, digest: str | None, policy: Policy | None
+) -> tuple[Reference | None, str]:
+    """The reference of a run, and the digest of its weights.
+
+    ``digest`` is known when a run continues; ``policy`` is given while it still has the reference model's weights.
+    """
+    loaded: list[Policy] = []
+
+    def model() -> Policy:
+        if policy is not None and config.model.reference_dtype in (None, config.model.policy_dtype):
+            return policy
+        if not loaded:
+            loaded.append(prepare_policy(config, origin_of(config), text, world, trained=False))
+        return loaded[0]
+
+    if digest is None:
+        digest = world.from_main(_digest(model(), world))
+    if not trainer.needs_reference:
+        return None, digest
+    if not config.cache_reference_logprobs:
+        log.info("reference: live, a second model in memory")
+        return LiveReference(prepare_policy(config, origin_of(config), text, world, trained=False)), digest
+    store = ReferenceStore(Path(config.cache_dir) / ".cache" / "reference", digest)
+    train = data.train is not data.evaluation
+    computed = sum(world.gather(fill(store, data, trainer.needs_mismatched, train, model, world)))
+    log.info("reference: log-probabilities from %s, %d computed now", store.file, computed)
+    return CachedReference(store), digest
+
+
+def _digest(policy: Policy, world: World) -> str:
+    if not world.is_main:
+        return ""
+    return weights_digest(policy.model, f"{policy.autocast or policy.model.dtype} on {world.device.type}")
+
+

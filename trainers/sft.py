@@ -1,0 +1,28 @@
+"""Supervised fine-tuning: maximum likelihood of answers worth imitating."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from dataloaders.records import RecordKind
+from prospect.batch import Logps, Loss
+from prospect.config.schema import LossConfig, TrainOn
+from trainers.basic import BasicTrainer
+
+
+class SFTTrainer(BasicTrainer):
+    """−Σ_t log π(y_t | x, y_<t), as a mean over all trained tokens of the optimizer batch."""
+
+    records: ClassVar[RecordKind] = RecordKind.answers
+    mean_over: ClassVar[Literal["records", "tokens"]] = "tokens"
+
+    @dataclass(slots=True)
+    class Config(LossConfig):
+        """``train_on``: the last answer of a conversation, or all of them."""
+
+        train_on: TrainOn = TrainOn.last
+
+    def loss(self, policy_chosen_logps: Logps) -> Loss:
+        """Negative log-likelihood of each answer, in nats."""
+        return Loss(losses=-policy_chosen_logps.sums)

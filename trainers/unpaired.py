@@ -1,0 +1,28 @@
+"""Losses on single answers with a verdict: desirable or not."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from dataloaders.records import RecordKind
+from prospect.batch import Logps, Loss
+from trainers.basic import BasicTrainer, preference_arguments
+
+
+class UnpairedPreferenceTrainer(BasicTrainer):
+    """``loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps)``.
+
+    Chosen are the desirable answers, rejected the others; a micro-batch may lack either kind. With
+    ``needs_mismatched`` two more arguments follow, ``policy_kl_logps`` and ``reference_kl_logps``: the same prompts
+    with answers to other prompts, of the whole optimizer batch and without gradients. Returns one loss an answer,
+    chosen first.
+    """
+
+    records: ClassVar[RecordKind] = RecordKind.labelled
+    needs_reference: ClassVar[bool] = True
+
+    def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: tuple[Logps, Logps] | None) -> Loss:
+        """Split by role."""
+        return self.loss(*preference_arguments(policy, reference, chosen, kl))
