@@ -21,7 +21,7 @@ from prospect.config.schema import Config, Split
 from prospect.errors import UserError
 from prospect.model.template import ChatFormat
 
-_EVAL_SEED = 0x5EED  # part of the key of evaluation's mismatched answers: no training step shares it
+EVALUATION = 1 << 40  # number of evaluation's first chunk, where training's first step is 0: no seed is shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,10 @@ class Data:
         return [self.train[int(i)] for i in indices]
 
     def eval_chunks(self) -> dict[str, list[list[Tokenized]]]:
-        """The evaluation records by data set, the same ones each time, in chunks as large as an optimizer step."""
+        """The evaluation records by data set, the same ones each time, in chunks as large as an optimizer step.
+
+        Chunks are numbered through from EVALUATION.
+        """
         hashes = self.evaluation.joined("ids_hash")
         chosen = np.argsort(hashes, kind="stable")[: self.config.n_eval_examples]
         size = self.config.model.batch_size
@@ -85,10 +88,10 @@ class Data:
             chunks[-1].append(record)
         return found
 
-    def mismatches(self, records: Seq[Tokenized], step: int, evaluating: bool = False) -> list[Sequence | None]:
-        """For each record its prompt with the answer to another prompt of the same step; None where there is none."""
-        key = (self.config.seed, step, *((_EVAL_SEED,) if evaluating else ()))
-        partners = derangement(np.array([r.prompt_key for r in records], dtype=np.int64), *key)
+    def mismatches(self, records: Seq[Tokenized], number: int) -> list[Sequence | None]:
+        """For each record of a step its prompt with the answer to another prompt of it; None where there is none."""
+        keys = np.array([record.prompt_key for record in records], dtype=np.int64)
+        partners = derangement(keys, self.config.seed, number)
         limit = self.config.model.max_length
         return [
             None if j < 0 else mismatched(record, records[j], limit)

@@ -68,7 +68,7 @@ class BasicTrainer:
         data, world = engine.data, engine.world
         mine = rank_share(records, world.rank, world.size)
         count = len(records) if self.mean_over == "records" else sum(map(trained_tokens, records))
-        kl = self._mismatched(records, mine, number, engine, train) if self.needs_mismatched else None
+        kl = self._mismatched(records, mine, number, engine) if self.needs_mismatched else None
         batches = [b.to(engine.policy.device) for b in data.microbatches([records[i] for i in mine])]
         if self.whole_batch:
             return self._whole_batch(batches, count, engine, kl, train)
@@ -111,12 +111,12 @@ class BasicTrainer:
         return tally
 
     def _mismatched(
-        self, records: Seq[Tokenized], mine: Seq[int], number: int, engine: Engine, train: bool
+        self, records: Seq[Tokenized], mine: Seq[int], number: int, engine: Engine
     ) -> tuple[Logps, Logps]:
         """Policy and reference logps of all processes' mismatched answers, without gradients."""
         assert engine.reference is not None
         data, device = engine.data, engine.policy.device
-        everyone = data.mismatches(records, number, evaluating=not train)
+        everyone = data.mismatches(records, number)
         own: list[Sequence] = [item for i in mine if (item := everyone[i]) is not None]
         with torch.no_grad():
             batches = [b.to(device) for b in data.packed(own)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataloaders.loader import EVALUATION
 from prospect.metrics import Tally
 from trainers.basic import BasicTrainer, Engine
 
@@ -9,7 +10,7 @@ from trainers.basic import BasicTrainer, Engine
 def evaluate(trainer: BasicTrainer, engine: Engine) -> dict[str, float]:
     """All metrics under ``eval/``; with several data sets also each one's, under ``eval/<dataset>/``."""
     by_dataset: dict[str, list[Tally]] = {}
-    number = 0
+    number = EVALUATION
     for dataset, chunks in engine.data.eval_chunks().items():
         for records in chunks:
             by_dataset.setdefault(dataset, []).append(trainer.step(records, number, engine, train=False))

@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from dataloaders.loader import Data
+from dataloaders.loader import EVALUATION, Data
 from dataloaders.packing import Sequence, pack, sequences, split_by_budget
 from prospect.model.policy import Policy
 from prospect.parallel import World
@@ -50,8 +50,8 @@ def needed(data: Data, mismatched: bool, train: bool) -> Iterator[Sequence]:
         for record in records:
             yield from sequences(record)
     if mismatched:
-        for number, records in enumerate(chunks):
-            yield from (item for item in data.mismatches(records, number, evaluating=True) if item is not None)
+        for number, records in enumerate(chunks, start=EVALUATION):
+            yield from (item for item in data.mismatches(records, number) if item is not None)
     if not train:
         return
     for index in np.unique(data.order.take(0, data.n_examples)):

@@ -54,7 +54,7 @@ def read(rows: Rows, split: Split, seed: int, drops: Drops) -> Iterator[Example]
     if not shape:
         raise UserError(
             f"{rows.origin}: columns {', '.join(found)} are no known shape ({'; '.join(s.says for s in SHAPES)}); "
-            f"map them with datasets.<name>.columns, as in datasets.files.columns.prompt={found[0]}"
+            f"map them with datasets.<name>.columns, as in ++datasets.files.columns.prompt={found[0]}"
         )
     return each_row(rows, drops, (lambda row: shape.example(_typed(row))) if rows.is_text else shape.example)
 

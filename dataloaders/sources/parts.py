@@ -126,7 +126,12 @@ def _generated(source: Source, split: Split, seed: int) -> Rows:
 def _is_repository(path: str) -> bool:
     """Whether a path that is no file here reads as ``owner/name`` on the hub."""
     here = Path(path).expanduser()
-    return bool(_REPOSITORY.fullmatch(path)) and not here.exists() and not here.parent.exists() and here.suffix not in _FILES
+    return (
+        bool(_REPOSITORY.fullmatch(path))
+        and not here.exists()
+        and not here.parent.exists()
+        and here.suffix not in _FILES
+    )
 
 
 def _with_columns(key: str, source: Source, config: DatasetConfig, rows: Rows) -> Rows:
@@ -142,7 +147,7 @@ def _with_columns(key: str, source: Source, config: DatasetConfig, rows: Rows) -
     if absent:
         raise UserError(
             f"{rows.origin}: no column {_list(absent)} (it has {_list(rows.found)}); {config.source} reads "
-            f"{_list(source.required)}: map yours with {key}.columns.{absent[0]}=<name>, or use source=files"
+            f"{_list(source.required)}: map yours with ++{key}.columns.{absent[0]}=<name>, or use source=files"
         )
     return rows
 

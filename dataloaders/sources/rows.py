@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
 import itertools
 import os
@@ -97,27 +99,20 @@ def read_local(file: Path) -> Rows:
     return Rows(table, str(file), content_key(file), is_text="sv" in suffix)
 
 
-_TEXT = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}  # an answer may be "None", "NA" or "007"
-_COLUMNAR: Mapping[str, tuple[str, dict[str, Any]]] = {
-    ".parquet": ("parquet", {}),
-    ".arrow": ("arrow", {}),
-    ".csv": ("csv", _TEXT),
-    ".csv.gz": ("csv", _TEXT),
-    ".tsv": ("csv", {"sep": "\t", **_TEXT}),
-    ".tsv.gz": ("csv", {"sep": "\t", **_TEXT}),
-}
+_COLUMNAR = {".parquet": "parquet", ".arrow": "arrow", **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz"), "csv")}
 
 
 def _columnar(file: Path, suffix: str) -> Table:
     import datasets
 
-    builder, options = _COLUMNAR[suffix]
+    builder = _COLUMNAR[suffix]
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
+        options = _csv_options(file, suffix) if builder == "csv" else {}
         table: Table = datasets.load_dataset(builder, data_files=str(file), split="train", **options)
         return table
-    except datasets.exceptions.DatasetGenerationError as error:
+    except (datasets.exceptions.DatasetGenerationError, UnicodeDecodeError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno:
             raise MachineError(f"{file}: {cause.strerror}") from None
@@ -125,6 +120,18 @@ def _columnar(file: Path, suffix: str) -> Table:
     finally:
         if bars:
             datasets.enable_progress_bars()
+
+
+def _csv_options(file: Path, suffix: str) -> dict[str, Any]:
+    """Every cell is read as the text it is: an answer may well be "None", "NA" or "007"."""
+    import datasets
+
+    encoding, separator = "utf-8-sig", "\t" if ".tsv" in suffix else ","
+    opened = gzip.open if suffix.endswith(".gz") else open
+    with opened(file, "rt", encoding=encoding, newline="") as lines:
+        header = next(csv.reader(lines, delimiter=separator), [])
+    features = datasets.Features({name: datasets.Value("string") for name in header})
+    return {"sep": separator, "encoding": encoding, "features": features, "keep_default_na": False}
 
 
 @dataclass(frozen=True, slots=True)
