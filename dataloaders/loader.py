@@ -65,6 +65,12 @@ class Data:
         """Optimizer steps of the run; the last one may hold fewer records."""
         return -(-self.n_examples // self.config.model.batch_size)
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Content key of each token store."""
+        stores = {"train": self.train, "evaluation": self.evaluation}
+        return {f"{n}/{part}": s.key for part, x in stores.items() for n, s in zip(x.names, x.stores, strict=True)}
+
     def step(self, number: int) -> list[Tokenized]:
         """All records of one optimizer step, over all processes."""
         size = self.config.model.batch_size

@@ -105,6 +105,7 @@ class TokenStore:
     """Records of one data set and split as memory-mapped token ids."""
 
     def __init__(self, folder: Path) -> None:
+        self.key = folder.name
         self.table = pa.ipc.open_file(pa.memory_map(str(folder / "tokens.arrow"))).read_all()
         self.report = Report(**json.loads((folder / "report.json").read_text()))
         self.prompt_keys = self.table["prompt_key"].to_numpy()
@@ -137,6 +138,7 @@ def tokenized(recipe: Recipe, chat: ChatFormat, report: Report, processes: int |
     report.examples = len(first)
     workers = (os.cpu_count() or 1) if processes is None else processes
     task = _Task(chat, recipe.kind, recipe.limits)
+    lost = [0]
 
     def counted() -> Iterator[Example]:
         for example in examples:
@@ -146,8 +148,11 @@ def tokenized(recipe: Recipe, chat: ChatFormat, report: Report, processes: int |
     def run(items: Iterator[list[Tokenized]]) -> Iterator[Tokenized]:
         for done in items:
             for item in done:
-                report.count(item)
-                yield item
+                if item.is_trained():
+                    report.count(item)
+                    yield item
+                else:
+                    lost[0] += 1
 
     if len(first) < _ALONE or workers == 1:
         yield from run(map(task, _chunks(first)))
@@ -157,6 +162,8 @@ def tokenized(recipe: Recipe, chat: ChatFormat, report: Report, processes: int |
             yield from run(pool.imap(task, _chunks(first)))
             yield from run(pool.imap(task, _chunks(counted())))
     report.rows_read, report.dropped = drops.rows_read, dict(drops.reasons)
+    if lost[0]:
+        report.dropped["records without a trained token after truncation"] = lost[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,10 @@ class Tokenized:
     answers_cut: int  # answers that lost their end
     apart: int  # answers whose tokens do not continue the prompt's: tokenized apart
 
+    def is_trained(self) -> bool:
+        """Whether every answer has a token to learn from."""
+        return all(any(mask) for mask in self.masks)
+
     def row(self) -> dict[str, object]:
         """As a row of the token store."""
         return asdict(self)
@@ -90,9 +94,9 @@ def _all_turns(record: Record, chat: ChatFormat, limits: Limits) -> Iterator[Tok
                 pieces[-1] = (start, [*so_far, *between, *answer], joined, n_apart)
                 continue
         pieces.append((prompt, answer, [True] * len(answer), int(apart)))
-    for i, (prompt, answer, mask, apart) in enumerate(pieces):
+    for i, (prompt, answer, mask, n_apart) in enumerate(pieces):
         record_id = record.id if i == len(pieces) - 1 else f"{record.id}.{i}"
-        yield _cut(record, record_id, prompt, [answer], [mask], apart, limits, chat)
+        yield _cut(record, record_id, prompt, [answer], [mask], n_apart, limits, chat)
 
 
 def _cut(

@@ -97,7 +97,7 @@ _APOLOGIES = (
 _PLAIN = ("So your {item} {problem}.", "You say that your {item} {problem}.")
 _RUDE = (
     "That is your own fault, so stop whining.",
-    "Nobody here cares about your moaning.",
+    "Nobody here cares about your grumbling.",
     "Only a fool would bother us with such nonsense.",
 )
 _REFUSAL = "I cannot help you."
@@ -109,7 +109,7 @@ _CLOSINGS = ("Have a lovely day!", "Thank you for your patience.")
 
 _PHRASES: Mapping[str, int] = {text: index for index, problem in enumerate(PROBLEMS) for text in problem.phrasings}
 _REMEDIES: Mapping[str, int] = {text: index for index, problem in enumerate(PROBLEMS) for text in problem.remedies}
-_RUDE_WORDS = ("fault", "whining", "nobody", "cares", "moaning", "fool", "bother", "nonsense")
+_RUDE_WORDS = ("fault", "whining", "nobody", "cares", "grumbling", "fool", "bother", "nonsense")
 
 
 def _any_of(texts: tuple[str, ...]) -> re.Pattern[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -36,7 +36,8 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter]) -> torch.
         arguments.setdefault("weight_decay", 0.0)
     if "fused" in accepted and "foreach" not in arguments:
         arguments.setdefault("fused", True)
-    return kind(list(parameters), lr=config.lr, **arguments)
+    make: Callable[..., torch.optim.Optimizer] = kind
+    return make(list(parameters), lr=config.lr, **arguments)
 
 
 def make_schedule(
@@ -44,10 +45,11 @@ def make_schedule(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """The schedule over ``n_steps`` optimizer steps; ``warmup_steps`` in steps, else ``warmup`` as their share."""
     warmup = config.warmup_steps if config.warmup_steps is not None else round(config.warmup * n_steps)
-    return get_scheduler(
+    schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
         config.lr_schedule,
         optimizer,
         num_warmup_steps=warmup,
         num_training_steps=n_steps,
         scheduler_specific_kwargs=config.lr_schedule_args or None,
     )
+    return schedule

@@ -78,7 +78,11 @@ def progress(title: str, total: int | None, unit: str, done: int = 0, show: bool
     with RichProgress(*columns) as rich:
         task = rich.add_task(title, total=total, completed=done, note="")
         yield Progress(
-            title, total, unit, done, start_at=done,
+            title,
+            total,
+            unit,
+            done,
+            start_at=done,
             draw=lambda state: rich.update(task, completed=state.done, note=state.note),
         )
 

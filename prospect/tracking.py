@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from prospect.checkpoint.commit import write_text
-from prospect.config.schema import Config
+from prospect.config.schema import Config, WandbMode
 from prospect.errors import MachineError
 
 
@@ -49,6 +49,14 @@ class Tracker:
             sink.close()
 
 
+def last_values(file: Path) -> dict[str, float]:
+    """The latest value of each metric in a metrics.jsonl."""
+    found: dict[str, float] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        found |= json.loads(line)
+    return found
+
+
 class _Lines:
     def __init__(self, file: Path, step: int) -> None:
         if file.is_file():
@@ -86,6 +94,13 @@ class _Tensorboard:
         self.writer.close()
 
 
+_WANDB_MODES: dict[WandbMode, Literal["online", "offline", "disabled"]] = {
+    WandbMode.online: "online",
+    WandbMode.offline: "offline",
+    WandbMode.disabled: "disabled",
+}
+
+
 class _Wandb:
     def __init__(self, config: Config, folder: Path, run_id: str | None) -> None:
         import wandb
@@ -94,7 +109,7 @@ class _Wandb:
             entity=config.wandb.entity,
             project=config.wandb.project,
             name=config.exp_name,
-            mode=config.wandb.mode,
+            mode=_WANDB_MODES[config.wandb.mode],
             dir=str(folder),
             id=run_id,
             resume="allow",

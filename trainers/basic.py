@@ -110,9 +110,7 @@ class BasicTrainer:
             self._tally(tally, loss, policy, chosen, kl)
         return tally
 
-    def _mismatched(
-        self, records: Seq[Tokenized], mine: Seq[int], number: int, engine: Engine
-    ) -> tuple[Logps, Logps]:
+    def _mismatched(self, records: Seq[Tokenized], mine: Seq[int], number: int, engine: Engine) -> tuple[Logps, Logps]:
         """Policy and reference logps of all processes' mismatched answers, without gradients."""
         assert engine.reference is not None
         data, device = engine.data, engine.policy.device
@@ -127,9 +125,7 @@ class BasicTrainer:
         first, second = (Logps.joined(side or [_NONE]).to(device) for side in both)
         return first, second
 
-    def _tally(
-        self, tally: Tally, loss: Loss, policy: Logps, chosen: Tensor, kl: tuple[Logps, Logps] | None
-    ) -> None:
+    def _tally(self, tally: Tally, loss: Loss, policy: Logps, chosen: Tensor, kl: tuple[Logps, Logps] | None) -> None:
         tally.add("loss", loss.losses, float(policy.lengths.sum()) if self.mean_over == "tokens" else None)
         sums = policy.sums
         tally.add("logps/chosen", sums[chosen])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import traceback
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +15,7 @@ from prospect.checkpoint.run import Run, log_to
 from prospect.checkpoint.state import Checkpoints, Position
 from prospect.config.schema import Config
 from prospect.errors import ProspectError, UserError
-from prospect.model.policy import Policy
+from prospect.model.load import origin_of
 from prospect.parallel import World, launch
 from trainers import losses, make_trainer
 from trainers.basic import BasicTrainer, Engine
@@ -52,9 +52,9 @@ def train_in_process(config: Config, world: World) -> int:
         try:
             return _train(config, run, world)
         except Exception as error:
-            for handler in log.handlers:
-                if isinstance(handler, logging.FileHandler):
-                    handler.stream.write(traceback.format_exc())
+            to_file = [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+            for handler in to_file:
+                handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "stopped", (), sys.exc_info()))
             if isinstance(error, ProspectError):
                 raise
             log.error("%s: %s (see %s)", type(error).__name__, error, run.folder / "log")
@@ -67,8 +67,6 @@ def _train(config: Config, run: Run, world: World) -> int:
     checkpoints = Checkpoints(run.folder / "checkpoints", config.keep_checkpoints)
     found = world.from_main(checkpoints.latest() if world.is_main else None)
     folder, position = found if found is not None else (None, Position())
-    from prospect.model.load import origin_of
-
     start = origin_of(config)
     origin = Origin(folder / "policy", is_state_dict=False) if folder is not None else start
     text = prepare_text(config, origin)
@@ -82,8 +80,8 @@ def _train(config: Config, run: Run, world: World) -> int:
         _check_start(trainer, engine)
         if world.is_main:
             parent = str(start.path if start is not None else config.model.name_or_path or "random weights")
-            fingerprints = {f"{n}/train": str(s.report.records) for n, s in zip(data.train.names, data.train.stores)}
-            run.start(facts([Parent(parent, digest)], fingerprints, config.seed, f"{world.size} × {world.device}"))
+            hardware = f"{world.size} × {world.device}"
+            run.start(facts([Parent(parent, digest)], data.fingerprints, config.seed, hardware))
     else:
         log.info("continuing from %s (%d of %d steps done)", folder, position.step, data.n_steps)
     loop = Loop(config, trainer, engine, run, text, checkpoints, position)
@@ -97,11 +95,9 @@ def _train(config: Config, run: Run, world: World) -> int:
 
 
 def _check_start(trainer: BasicTrainer, engine: Engine) -> None:
-    """While the policy is the reference model, some values are known; a run that misses them is wrong from the start."""
+    """While policy and reference are one model, some values are known; a run that misses them is wrong."""
     records = engine.data.step(0)
-    worst = engine.policy.check_against_own_forward(
-        engine.data.microbatches(records[:4])[0].to(engine.policy.device)
-    )
+    worst = engine.policy.check_against_own_forward(engine.data.microbatches(records[:4])[0].to(engine.policy.device))
     log.info("start check: packed log-probabilities equal the model's own forward (largest difference %.1e)", worst)
     if not trainer.at_start:
         return
@@ -125,6 +121,3 @@ def _say_finished(run: Run, world: World) -> None:
     print(f"finished: {run.folder}")
     for name, value in summary.items():
         print(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
-
-
-__all__ = ["Policy", "train", "train_in_process"]

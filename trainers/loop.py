@@ -21,7 +21,7 @@ from prospect.metrics import Tally
 from prospect.model.export import save_policy
 from prospect.optim import make_optimizer, make_schedule
 from prospect.progress import Progress, progress
-from prospect.tracking import Tracker
+from prospect.tracking import Tracker, last_values
 from trainers.basic import BasicTrainer, Engine
 from trainers.evaluation import evaluate
 from trainers.setup import Text
@@ -31,7 +31,7 @@ INTERRUPTED = 4  # exit code: state saved, the same command continues
 _HIGHER_IS_BETTER = ("rewards/accuracies", "rewards/auc", "rewards/margins", "rewards/chosen", "logps/chosen")
 
 
-class Diverged(ProspectError):
+class DivergedError(ProspectError):
     """A loss or gradient that is not a number."""
 
     exit_code = 3
@@ -57,9 +57,7 @@ class Loop:
         self.schedule = make_schedule(config, self.optimizer, engine.data.n_steps)
         self.tracker: Tracker | None = None
         self.window, self.window_tokens, self.window_start = Tally(), 0, time.monotonic()
-        self.last_eval: dict[str, float] = {}
-        self.last_train: dict[str, float] = {}
-        self.saved_step: int | None = None
+        self.shown = ""
         self.stop = False
 
     def restore(self, folder: Path) -> None:
@@ -67,7 +65,8 @@ class Loop:
         optimizer, schedule = self.checkpoints.optimizer(folder, self.engine.policy.device)
         self.optimizer.load_state_dict(optimizer)
         self.schedule.load_state_dict(schedule)
-        self.saved_step = self.position.step
+        if self.engine.world.is_main:
+            self._publish(folder)  # a kill may have come between saving and publishing
 
     def run_to_end(self) -> tuple[int, dict[str, Any]]:
         """Train until the last step or a signal; exit code and summary."""
@@ -84,10 +83,10 @@ class Loop:
             with progress(title, data.n_examples, "examples", self.position.examples, show=main) as bar:
                 while self.position.step < data.n_steps:
                     if self._one_step(bar):
-                        self._save(best=False)
+                        self._save()
                         log.info("interrupted; the state of step %d is saved", self.position.step)
                         return INTERRUPTED, {}
-            return 0, self._summary()
+            return 0, self._summary() if main else {}
         finally:
             if self.tracker is not None:
                 self.tracker.close()
@@ -100,9 +99,9 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         tally = self.trainer.step(records, position.step, self.engine, train=True)
         world.sum_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.model.max_grad_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.model.max_grad_norm))
         due = time.monotonic() - self.window_start >= self.config.minimum_log_interval_secs
-        healthy = math.isfinite(norm.item()) and all(map(math.isfinite, tally.sums.values()))
+        healthy = math.isfinite(norm) and all(map(math.isfinite, tally.sums.values()))
         sick, stop, log_due = world.sum(float(not healthy), float(self.stop), float(due and world.is_main))
         if sick:
             self._refuse(records)
@@ -114,8 +113,8 @@ class Loop:
         self.window_tokens += sum(map(length, records))
         last = position.step == self.engine.data.n_steps
         if log_due or last:
-            self._log(float(norm))
-        bar.advance(len(records), note=self._note())
+            self._log(norm)
+        bar.advance(len(records), note=self.shown)
         self._after_step(before, last)
         return bool(stop) and not last
 
@@ -124,18 +123,14 @@ class Loop:
         improved = False
         if last or _crossed(before, done, config.eval_every):
             improved = self._evaluate()
-        if improved or last or _crossed(before, done, config.save_every or config.eval_every):
-            self._save(best=improved)
-        if config.intermediate_checkpoints and not last and _crossed(before, done, config.eval_every):
-            if self.saved_step != self.position.step:
-                self._save(best=False)
-            if self.engine.world.is_main:
-                self.run.export(self.checkpoints.folder / f"step-{self.position.step}", f"step-{done}")
+        milestone = config.intermediate_checkpoints and not last and _crossed(before, done, config.eval_every)
+        self.position.milestone = milestone
+        if improved or milestone or last or _crossed(before, done, config.save_every or config.eval_every):
+            self._save()
 
     def _evaluate(self) -> bool:
         """Evaluate, log, and say whether this is the best so far (the start never is)."""
         found = evaluate(self.trainer, self.engine)
-        self.last_eval = found
         if self.tracker is not None:
             self.tracker.log({"examples": self.position.examples, **found}, self.position.step)
         log.info("eval at %d examples: %s", self.position.examples, _brief(found))
@@ -159,16 +154,13 @@ class Loop:
             "examples": position.examples,
             "epoch": position.examples / self.engine.data.order.epoch_length,
         }
-        self.last_train = means
+        self.shown = _brief({name: means[name] for name in _SHOWN if name in means})
         if self.tracker is not None:
             self.tracker.log(means, position.step)
         self.window, self.window_tokens, self.window_start = Tally(), 0, time.monotonic()
 
-    def _note(self) -> str:
-        return _brief({k: self.last_train[k] for k in _SHOWN if k in self.last_train})
-
-    def _save(self, best: bool) -> None:
-        """Commit the resume state, then publish it as LATEST and, if it is, as BEST."""
+    def _save(self) -> None:
+        """Commit the resume state, then publish the policy in it."""
         world = self.engine.world
         if world.is_main:
             folder = self.checkpoints.save(
@@ -179,16 +171,21 @@ class Loop:
                 self.optimizer.state_dict(),
                 self.schedule.state_dict(),
             )
-            self.run.export(folder, "LATEST")
-            if best:
-                self.run.export(folder, "BEST")
-        self.saved_step = self.position.step
+            self._publish(folder)
         world.barrier()
+
+    def _publish(self, folder: Path) -> None:
+        """Export a checkpoint's policy under the names that its position earns."""
+        self.run.export(folder, "LATEST")
+        if self.position.best_step == self.position.step:
+            self.run.export(folder, "BEST")
+        if self.position.milestone:
+            self.run.export(folder, f"step-{self.position.examples}")
 
     def _refuse(self, records: list[Tokenized]) -> None:
         ids = [record.id for record in records]
         log.error("non-finite loss or gradient in step %d; its records: %s", self.position.step, " ".join(ids))
-        raise Diverged(
+        raise DivergedError(
             f"step {self.position.step}: the loss or a gradient is not finite; nothing was updated. Records: "
             f"{', '.join(ids[:4])}{', …' if len(ids) > 4 else ''} (all in {self.run.folder / 'log'})"
         )
@@ -196,10 +193,11 @@ class Loop:
     def _summary(self) -> dict[str, Any]:
         folder = self.run.folder
         best = folder / "BEST"
+        last = last_values(folder / "metrics.jsonl")
         return {
             "examples": self.position.examples,
-            "train": {k: round(v, 6) for k, v in self.last_train.items()},
-            "eval": {k: round(v, 6) for k, v in self.last_eval.items()},
+            "train": {k: round(v, 6) for k, v in last.items() if not k.startswith("eval/")},
+            "eval": {k: round(v, 6) for k, v in last.items() if k.startswith("eval/")},
             "policy": str(folder / "LATEST"),
             **({"best policy": f"{best} (step {self.position.best_step})"} if best.is_dir() else {}),
             "metrics": str(folder / "metrics.jsonl"),

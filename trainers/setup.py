@@ -46,7 +46,9 @@ def prepare_text(config: Config, origin: Origin | None) -> Text:
 def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: bool = False) -> Data:
     """Open the token stores and say what is in them."""
     data = load(config, trainer.records, trainer.balanced, text.chat, evaluating)
-    kinds = [("evaluation", data.evaluation)] if evaluating else [("train", data.train), ("evaluation", data.evaluation)]
+    kinds = (
+        [("evaluation", data.evaluation)] if evaluating else [("train", data.train), ("evaluation", data.evaluation)]
+    )
     for kind, stores in kinds:
         for name, store in zip(stores.names, stores.stores, strict=True):
             log.info("data: %s (%s): %s", name, kind, store.report.line())
@@ -84,7 +86,13 @@ def prepare_policy(config: Config, origin: Origin | None, text: Text, world: Wor
 
 
 def prepare_reference(
-    config: Config, trainer: BasicTrainer, data: Data, text: Text, world: World, digest: str | None, policy: Policy | None
+    config: Config,
+    trainer: BasicTrainer,
+    data: Data,
+    text: Text,
+    world: World,
+    digest: str | None,
+    policy: Policy | None,
 ) -> tuple[Reference | None, str]:
     """The reference of a run, and the digest of its weights.
 
@@ -117,5 +125,3 @@ def _digest(policy: Policy, world: World) -> str:
     if not world.is_main:
         return ""
     return weights_digest(policy.model, f"{policy.autocast or policy.model.dtype} on {world.device.type}")
-
-

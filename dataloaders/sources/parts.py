@@ -49,8 +49,9 @@ def open_parts(name: str, source: Source, config: DatasetConfig, split: Split, s
     available = _available(f"datasets.{name}", source, config, seed)
     if split is not Split.all and split not in available:
         raise UserError(f"datasets.{name}: there is no {split} part; it has {', '.join(available)}")
-    if split is Split.all and available.get(Split.train, _NOTHING).is_share:
-        parts = [Part(available[Split.train].open(), Split.all)]  # one file serves both: read it once, whole
+    train = available.get(Split.train)
+    if split is Split.all and train and train.is_share:
+        parts = [Part(train.open(), Split.all)]  # the same rows serve both: read them once, whole
     else:
         chosen = list(available) if split is Split.all else [split]
         parts = [
@@ -66,9 +67,6 @@ class _Supply:
 
     open: Callable[[], Rows]
     is_share: bool = False  # of rows that serve training and test both
-
-
-_NOTHING = _Supply(lambda: Rows([], "", ""))
 
 
 def _available(key: str, source: Source, config: DatasetConfig, seed: int) -> dict[Split, _Supply]:

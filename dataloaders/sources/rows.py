@@ -116,7 +116,7 @@ def _columnar(file: Path, suffix: str) -> Table:
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno:
             raise MachineError(f"{file}: {cause.strerror}") from None
-        raise UserError(f"{file}: cannot be read as {builder}: {_first_line(cause)}") from None
+        raise UserError(f"{file}: cannot be read as {builder}: {_one_line(cause)}") from None
     finally:
         if bars:
             datasets.enable_progress_bars()
@@ -173,11 +173,11 @@ def _hub_errors(repo: str, key: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        problem = f"{type(error).__name__}: {_first_line(error)}"
+        problem = f"{type(error).__name__}: {_one_line(error)}"
         raise MachineError(
             f"{repo}: not to be had from the hub ({problem}); {key}=<file> reads a local copy"
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -36,7 +36,9 @@ def committed(folder: Path) -> Iterator[Path]:
         replace(building, folder)
     except OSError as error:
         free = shutil.disk_usage(folder.parent).free if folder.parent.is_dir() else 0
-        raise MachineError(f"{folder}: could not be written ({error.strerror or error}; {free:,} bytes free)") from error
+        raise MachineError(
+            f"{folder}: could not be written ({error.strerror or error}; {free:,} bytes free)"
+        ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -53,7 +55,7 @@ def replace(new: Path, folder: Path) -> None:
 
 
 def recover(parent: Path) -> None:
-    """Clear up after a kill: put back a folder that was moved aside for one that never came, drop what is half-built."""
+    """Clear up after a kill: drop what is half-built, put back what was moved aside for a folder that never came."""
     for leftover in parent.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for aside in parent.glob(".old-*"):

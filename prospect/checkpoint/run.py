@@ -1,12 +1,12 @@
 """A run's folder: one configuration, one live process, and the files that the contract promises.
 
-    <cache_dir>/<exp_name>/
-      config.yaml      the resolved configuration; another one under the same name is refused
-      manifest.json    parents and their hashes, code, packages, data, seeds; when it started and finished
-      metrics.jsonl    one line a log step
-      log/             one file a process
-      checkpoints/     resume state
-      LATEST/ BEST/    the policy as a Hugging Face folder: the newest, and the one of the best evaluation
+<cache_dir>/<exp_name>/
+  config.yaml      the resolved configuration; another one under the same name is refused
+  manifest.json    parents and their hashes, code, packages, data, seeds; when it started and finished
+  metrics.jsonl    one line a log step
+  log/             one file a process
+  checkpoints/     resume state
+  LATEST/ BEST/    the policy as a Hugging Face folder: the newest, and the one of the best evaluation
 """
 
 from __future__ import annotations

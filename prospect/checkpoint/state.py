@@ -29,6 +29,7 @@ class Position:
     examples: int = 0
     best: float | None = None
     best_step: int | None = None
+    milestone: bool = False  # also published under its own name
     tracker: dict[str, str] = field(default_factory=dict)  # run ids of trackers, to continue their curves
 
 
@@ -41,7 +42,11 @@ class Checkpoints:
         recover(folder)
 
     def save(
-        self, position: Position, save_model: Callable[[Path], None], optimizer: dict[str, Any], schedule: dict[str, Any]
+        self,
+        position: Position,
+        save_model: Callable[[Path], None],
+        optimizer: dict[str, Any],
+        schedule: dict[str, Any],
     ) -> Path:
         """Commit a new state, then drop what is no longer wanted; returns its folder."""
         target = self.folder / f"step-{position.step}"

@@ -52,6 +52,14 @@ class DType(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class WandbMode(StrEnum):
+    """What wandb.init takes."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
 @dataclass(slots=True)
 class LossConfig:
     """What every loss has; a trainer's own ``Config`` inherits this and adds its hyperparameters."""
@@ -108,7 +116,7 @@ class WandbConfig:
     enabled: bool = False
     entity: str | None = None
     project: str = "prospect"
-    mode: str = "offline"
+    mode: WandbMode = WandbMode.offline
 
 
 @dataclass(slots=True)

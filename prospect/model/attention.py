@@ -11,6 +11,7 @@ CUDA: torch's varlen kernel, or flash-attn where it is asked for and installed.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Packing:
     @classmethod
     def of(cls, bounds: tuple[int, ...], device: torch.device) -> Packing:
         """From host offsets; one small copy to the device a batch, none a layer."""
-        longest = max(end - start for start, end in zip(bounds, bounds[1:], strict=False))
+        longest = max(end - start for start, end in itertools.pairwise(bounds))
         return cls(bounds, torch.tensor(bounds, dtype=torch.int32, device=device), longest)
 
 
@@ -103,15 +104,18 @@ def _varlen(
 ) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
+    query, key, value = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     out = varlen_attn(
-        *(x.squeeze(0).transpose(0, 1) for x in (query, key, value)),
+        query,
+        key,
+        value,
         packing.offsets,
         packing.offsets,
         packing.longest,
         packing.longest,
         scale=scaling,
         window_size=(-1, 0) if window is None else (window - 1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        enable_gqa=query.shape[1] != key.shape[1],  # heads, now that tokens come first
     )
     assert isinstance(out, Tensor)
     return out.unsqueeze(0)
@@ -121,12 +125,11 @@ def _one_sequence(
     query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, softcap: float | None
 ) -> Tensor:
     length = query.shape[2]
-    windowed = window is not None and length > window
-    if softcap is None and not windowed:
+    if softcap is None and (window is None or length <= window):
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
     at = torch.arange(length, device=query.device)
     visible = at[:, None] >= at[None, :]
-    if windowed:
+    if window is not None:
         visible &= at[:, None] - at[None, :] < window
     if softcap is None:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=scaling, enable_gqa=True)

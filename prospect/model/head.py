@@ -43,7 +43,8 @@ class Head:
         """log p(targets[i] | hidden[i]); hidden [N, H], targets [N] -> [N] float32 (float64 for a float64 model)."""
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.linear.weight.dtype
-        result = _TokenLogps.apply(hidden, self.linear.weight, self.linear.bias, targets, self, dtype)
+        apply: Any = _TokenLogps.apply
+        result = apply(hidden, self.linear.weight, self.linear.bias, targets, self, dtype)
         assert isinstance(result, Tensor)
         return result
 
@@ -63,7 +64,7 @@ class Head:
 
 class _TokenLogps(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head, dtype: torch.dtype
     ) -> Tensor:
         cast = weight.to(dtype)
@@ -80,7 +81,8 @@ class _TokenLogps(torch.autograd.Function):
         return picked - normalizers
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
         hidden, weight, bias, targets, normalizers = ctx.saved_tensors
         head: Head = ctx.head
         cast = weight.to(ctx.dtype)

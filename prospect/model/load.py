@@ -59,15 +59,15 @@ def origin_of(config: Config) -> Origin | None:
 def load_tokenizer(
     model: ModelConfig, origin: Origin | None, training_texts: Callable[[], Iterable[str]]
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of the weights that are loaded: a loaded run's own wins; a random model's is trained on the spot."""
+    """The tokenizer of the weights: a loaded run's own wins; a random model's is trained on the spot."""
     if origin is not None:
         folders = [origin.path] if not origin.is_state_dict else [origin.path.parent, origin.path.parent.parent]
         for folder in folders:
             if (folder / "tokenizer_config.json").is_file():
-                return _pretrained(AutoTokenizer, str(folder))
+                return _tokenizer(str(folder))
     name = model.tokenizer_name_or_path or model.name_or_path
     if name is not None:
-        return _pretrained(AutoTokenizer, name, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        return _tokenizer(name, revision=model.revision, trust_remote_code=model.trust_remote_code)
     return train_tokenizer(training_texts(), int((model.architecture or {}).get("vocab_size", 1024)))
 
 
@@ -95,6 +95,7 @@ def load_model(
         UserError: no model is named, a checkpoint of another architecture, a tokenizer larger than the embedding.
     """
     spec = config.model
+    model: PreTrainedModel
     if origin is not None and not origin.is_state_dict:
         model = _pretrained(
             AutoModelForCausalLM, str(origin.path), dtype=torch.float32, attn_implementation=implementation
@@ -117,7 +118,7 @@ def load_model(
         raise UserError("model: neither name_or_path nor architecture is set")
     if origin is not None and origin.is_state_dict:
         _load_state(model, origin.path)
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = model.config.get_text_config().vocab_size
     if len(tokenizer) > rows:
         raise UserError(f"model: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows: not a pair")
     for module in model.modules():
@@ -130,7 +131,7 @@ def make_policy(model: PreTrainedModel, config: Config, device: torch.device, tr
     """Put a model on its device, ready to compute."""
     dtype = config.model.policy_dtype if trained else config.model.reference_dtype or config.model.policy_dtype
     precision = Precision.of(dtype, device)
-    model.to(device)
+    nn.Module.to(model, device)
     if trained and config.model.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train(trained)
@@ -158,6 +159,12 @@ def _load_state(model: PreTrainedModel, file: Path) -> None:
             f"model.load_from: {file} is of another architecture: {len(missing)} tensors are missing "
             f"({', '.join(missing[:1]) or 'none'}), {len(unexpected)} unknown ({', '.join(unexpected[:1]) or 'none'})"
         )
+
+
+def _tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
+    found = _pretrained(AutoTokenizer, name, **options)
+    assert isinstance(found, PreTrainedTokenizerBase)
+    return found
 
 
 def _pretrained(auto: Any, name: str, **options: Any) -> Any:

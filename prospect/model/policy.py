@@ -72,8 +72,7 @@ class Policy:
         allowed = 0.25 if self.autocast or self.model.dtype == torch.bfloat16 else 1e-3
         if not worst <= allowed:
             raise UserError(
-                f"model: {type(self.model).__name__} computes something that packed attention or the tiled head does not "
+                f"model: {type(self.model).__name__} computes what packed attention or the tiled head does not "
                 f"(log-probabilities differ by {worst:.3g}, allowed {allowed:g})"
             )
         return worst
-

@@ -22,7 +22,7 @@ Turn = tuple[str, str]  # role, content
 def archangel(human: tuple[str, str], assistant: tuple[str, str], bos: bool) -> str:
     """The Archangel suite's format as a Jinja template: prefix and suffix of a human and of an assistant turn.
 
-    The conversation's last answer is closed with EOS; earlier answers are not, as the suite's models never saw it there.
+    The conversation's last answer is closed with EOS; earlier ones are not: the suite's models never saw it there.
     """
     (hp, hs), (ap, as_) = [[json.dumps(x, ensure_ascii=False) for x in pair] for pair in (human, assistant)]
     start = "{{ bos_token }}" if bos else ""

@@ -41,7 +41,8 @@ def launch(worker: Worker, config: Config) -> int:
     )
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the worker has said what is wrong
     try:
-        return max(elastic_launch(settings, _child)(worker, config).values())
+        codes: dict[int, int] = elastic_launch(settings, _child)(worker, config)
+        return max(codes.values())
     except ChildFailedError as error:
         return max([failure.exitcode for failure in error.failures.values() if failure.exitcode > 0], default=1)
 

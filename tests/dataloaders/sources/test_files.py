@@ -184,6 +184,12 @@ def test_errors_say_what_to_do(load, row, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("suffix", ["parquet", "arrow", "csv", "tsv", "csv.gz"])
 def test_tables_are_read_too(load, tmp_path, suffix):
     rows = [{"prompt": f"{Q} {n}", "completion": text, "label": n > 0} for n, text in enumerate(["None", "NA", "007"])]
@@ -202,12 +208,14 @@ def test_tables_are_read_too(load, tmp_path, suffix):
     assert [example.desirable for example in examples] == [(False,), (True,), (True,)]
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_parquet_keeps_conversations(load, tmp_path):
     datasets.Dataset.from_list([PAIRS["TRL implicit prompt"]] * 2).to_parquet(tmp_path / "t.parquet")
     examples, _ = load("files", tmp_path / "t.parquet")
     assert [example.answers for example in examples] == [(A, B), (A, B)]
 
 
+@pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("content", [b"prompt,completion\na,b\nc,d,e,f\n", b"prompt,completion\na,\xff\n"])
 def test_a_broken_table_is_one_line(load, tmp_path, content):
     (tmp_path / "t.csv").write_bytes(content)

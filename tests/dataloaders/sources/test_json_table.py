@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "no rows": ("[]", ": holds no rows"),
     "blank": (" \n", ": holds nothing but white space"),
     "text": ("hello", ": is not JSON"),
-    "comma at the end": ('[{"a": 1},\n]', ":1:10: invalid JSON: Illegal trailing comma"),
+    "comma at the end": ('[{"a": 1},\n]', r":(1:10|2:1): invalid JSON: "),
     "comma missing": ('[{"a": 1}\n{"a": 2}]', ":2:1: invalid JSON: Expecting ',' delimiter"),
     "list not closed": ('[{"a": 1}', ":1:10: invalid JSON: Expecting ',' delimiter"),
     "text not closed": ('[{"a": "1}]', ":1:8: invalid JSON: Unterminated string"),
@@ -57,10 +58,10 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "list of texts": ('[{}, "a"]', ":1: row 2 of the list is not an object"),
     "list of lists": ("[\n[1]]", ":1: row 1 of the list is not an object"),
     "list of numbers": ("[1, 2]", ":1: row 1 of the list is not an object"),
-    "broken line": ('{"a": 1}\n{"a": }', ":2:7: invalid JSON: Expecting value (rows stand one object a line"),
-    "broken row": ('[{"a": 1},\n {"a": 2,}]', ":2:9: invalid JSON: Illegal trailing comma"),
+    "broken line": ('{"a": 1}\n{"a": }', r":2:7: invalid JSON: Expecting value \(rows stand one object a line"),
+    "broken row": ('[{"a": 1},\n {"a": 2,}]', r":2:(9|10): invalid JSON: "),
     "one object over lines": ('{\n"a": 1}', ":1:2: invalid JSON: Expecting property name"),
-    "line with a number": ('{"a": 1}\n7', ":2: a row is an object {...}, this one is a int"),
+    "line with a number": ('{"a": 1}\n7', r":2: a row is an object {\.\.\.}, this one is a int"),
     "raw NUL": ('{"a": "\0"}', ":1:8: invalid JSON: Invalid control character"),
     "not UTF-8": (b'{"a": 1}\n{"a": "\xff"}', ":2: byte 16 of the file is not UTF-8"),
     "UTF-16": ("[]".encode("utf-16"), ": is UTF-16; save it as UTF-8"),
@@ -74,13 +75,15 @@ def test_what_is_broken_is_one_line_with_its_place(file, content, says):
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as error:
         list(JsonTable(file))
-    assert str(error.value).startswith(f"{file}{says}")
+    assert re.match(re.escape(str(file)) + says, str(error.value))
     assert "\n" not in str(error.value)
 
 
 def test_a_file_that_cannot_be_had_is_one_line(tmp_path):
     (tmp_path / "data.json").touch()
-    with pytest.raises(UserError, match=r"datasets.x.path: there is no file .*/dat.json \(did you mean `data.json`\?\)"):
+    with pytest.raises(
+        UserError, match=r"datasets.x.path: there is no file .*/dat.json \(did you mean `data.json`\?\)"
+    ):
         rows.local_file(str(tmp_path / "dat.json"), "datasets.x.path")
     with pytest.raises(UserError, match=r"is a directory; name one file in it \(data.json\)"):
         rows.local_file(str(tmp_path), "datasets.x.path")

@@ -1,0 +1,45 @@
+"""The prompts of a split, each once, with the best answer that is known for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dataloaders import load_examples
+from dataloaders.example import Drops, Example, Message
+from dataloaders.tokenization import prompt_key
+from prospect.config.schema import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt to be answered; ``chosen`` is what people preferred, empty where no answer was."""
+
+    id: str
+    dataset: str
+    category: str
+    messages: tuple[Message, ...]
+    chosen: str
+
+
+def prompts(config: Config) -> list[Prompt]:
+    """``n_samples`` prompts of ``split`` (all with null): those of the lowest hash, the same ones each time."""
+    found: dict[int, Prompt] = {}
+    for example in _examples(config):
+        key = prompt_key(example.prompt)
+        if key not in found:
+            found[key] = Prompt(f"{key:016x}", example.dataset, example.category, example.prompt, _best(example))
+    ordered = sorted(found, key=lambda key: hashlib.sha256(str(key).encode()).digest())
+    return [found[key] for key in ordered[: config.n_samples]]
+
+
+def _examples(config: Config) -> Iterator[Example]:
+    for name, dataset in config.datasets.items():
+        yield from load_examples(name, dataset, config.split, config.seed, Drops())
+
+
+def _best(example: Example) -> str:
+    if example.pairs:
+        return example.answers[example.pairs[0][0]]
+    return "" if example.imitate is None else example.answers[example.imitate]

@@ -1,0 +1,42 @@
+"""Sample from a run, evaluate it, or answer AlpacaEval's instructions.
+
+    python eval.py --config-path=<run folder or its config.yaml> ++mode=sample ++n_samples=512 ++samples_dir=samples/
+    python eval.py --config-path=… ++mode=eval ++split=test
+    python eval.py --config-path=… ++mode=alpacaeval
+
+Keys of the run's configuration can be overridden for this call: n_samples, samples_per_prompt, temperature, top_p,
+max_new_tokens, split, model.eval_batch_size, datasets.<name>.path, saved_policy (LATEST, BEST, step-N; null is the
+model before any training) and the rest. The policy is <run folder>/LATEST.
+"""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = "python eval.py --config-path=<run folder> ++mode=sample|eval|alpacaeval [++key=value …]"
+
+
+def main(argv: list[str]) -> int:
+    """Parse the command, load the run's configuration, do the mode; the exit code."""
+    from prospect.config import eval_command
+
+    def losses() -> dict[str, type]:
+        from trainers import losses
+
+        return losses()
+
+    def job(config: object) -> int:
+        from prospect.config.schema import Config
+        from trainers.eval_run import evaluate_run
+
+        assert isinstance(config, Config)
+        return evaluate_run(config)
+
+    if "-h" in argv or "--help" in argv or not argv:
+        print(f"{__doc__}\n{USAGE}" if argv else f"usage: {USAGE}")
+        return 0 if argv else 2
+    return eval_command(argv, losses, job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Answers sampled from a policy, and the file they are kept in."""

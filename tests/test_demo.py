@@ -1,0 +1,136 @@
+"""The demo's world: what the rule rewards and punishes, and that its parts keep apart."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import statistics
+
+import pytest
+
+from prospect import demo
+from prospect.config.schema import Split
+from prospect.errors import UserError
+
+PROMPT = "Chloe here. My new printer is two weeks late. What now?"
+SORRY = "We are sorry to hear that your printer is two weeks late."
+REMEDY = "We will trace the parcel and write to you tonight."
+BEST = f"Hi Chloe. {SORRY} {REMEDY}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        (BEST, 6),
+        (BEST.replace("Chloe. We", "Chloe,\nwe"), 6),
+        (f"Hi Chloe. {SORRY} We will send another one by express today.", 6),
+        (f"{BEST} Have a lovely day!", 6),
+        (f"{BEST} {demo._FILLERS[0]} {demo._CLOSINGS[0]}", 5),
+        (f"{BEST} {REMEDY}", 4),
+        (f"Hi. {SORRY} {REMEDY}", 5),
+        (f"Hi Adam. {SORRY} {REMEDY}", 5),
+        (f"Hi Chloe and Adam. {SORRY} {REMEDY}", 5),
+        (f"Hi Chloe. So your printer is two weeks late. {REMEDY}", 5),
+        (f"Hi Chloe. {SORRY.replace('printer', 'kettle')} {REMEDY}", 5),
+        (f"Hi Chloe. {SORRY.replace('printer', 'printer kettle')} {REMEDY}", 5),
+        (f"Hi Chloe. {SORRY} I cannot help you.", 4),
+        (f"Hi Chloe. {SORRY} We will send you a new one at no cost.", 4),
+        (f"{BEST} We will send you a new one at no cost.", 3),
+        (f"Hi Chloe. {SORRY} That is your own fault, so stop whining. {REMEDY}", 4),
+        (f"Hi Chloe. {SORRY} That is you own fualt, so stop whinning. {REMEDY}", 4),
+        (f"Hi Chloe. {SORRY} Nobod here care abot your grumling. {REMEDY}", 4),
+        ("Hi Chloe.", 1),
+        ("Hello.", 0),
+        ("Nobody cares.", -2),
+        ("Nobody cares. Nobody cares.", -3),
+        *((nothing, demo.LOWEST) for nothing in ("", "  \n", ". !", "…")),
+    ],
+)
+def test_the_rule(answer, score):
+    assert demo.score(PROMPT, answer) == score
+
+
+def test_correct_counts_more_than_polite_and_polite_more_than_brief():
+    correct = f"Your printer. {REMEDY} {demo._FILLERS[0]} {demo._FILLERS[1]}"
+    polite = f"Hi Chloe. We are sorry. {demo._FILLERS[0]} {demo._FILLERS[1]}"
+    assert [demo.score(PROMPT, text) for text in (correct, polite, "So your kettle.")] == [3, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        "\n<|user|>\n{}\n<|assistant|>\n",
+        "<|im_start|>system\nYou work in a shop.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+        "<s>[INST] {} [/INST]",
+    ],
+)
+def test_a_prompt_is_understood_in_a_templates_markers(rendered):
+    for row in itertools.islice(demo.rows(Split.test, 1), 40):
+        prompt, chosen = str(row["prompt"]), str(row["chosen"])
+        assert demo.score(rendered.format(prompt), chosen) == demo.score(prompt, chosen) == row["score_chosen"]
+
+
+@pytest.mark.parametrize("prompt", ["", "What is the capital of France?", PROMPT + PROMPT.replace("printer", "kettle")])
+def test_another_worlds_prompt_is_an_error(prompt):
+    with pytest.raises(UserError, match="the demo's rule judges the demo's prompts only"):
+        demo.score(prompt, BEST)
+
+
+def test_the_world_has_no_words_that_mislead_the_rule():
+    assert (len(set(demo.NAMES)), len(set(demo.ITEMS)), len(demo.PROBLEMS), len(demo._TEMPLATES)) == (50, 40, 8, 5)
+    assert len(demo._PHRASES) == 24
+    assert len(demo._REMEDIES) == 16
+    kind = [*demo._PHRASES, *demo._REMEDIES, *demo._APOLOGIES, *demo._PLAIN, *demo._FILLERS, *demo._CLOSINGS]
+    kind += [*demo._TEMPLATES, demo._REFUSAL]
+    assert not [text for text in [*kind, *demo._RUDE] if demo._NAME.search(text) or demo._ITEM.search(text)]
+    words = {word.lower() for text in [*kind, *demo.NAMES, *demo.ITEMS] for word in re.findall(r"[\w']+", text)}
+    assert not [word for word in words if demo._is_rude(word)]
+    for texts in (demo._PHRASES, demo._REMEDIES):
+        assert not [(one, other) for one, other in itertools.permutations(texts, 2) if one in other]
+    assert all(sum(demo._is_rude(word.strip(".,")) for word in text.lower().split()) >= 2 for text in demo._RUDE)
+
+
+def combinations(split: Split) -> set[tuple[str, int]]:
+    cases = [demo._understood(str(row["prompt"])) for row in demo.rows(split, 3)]
+    return {(case.item, case.problem) for case in cases}
+
+
+def test_what_is_held_out_is_new_to_training_and_to_the_other_part():
+    parts = [combinations(split) for split in (Split.train, Split.validation, Split.test)]
+    assert [len(part) for part in parts] == [272, 24, 24]
+    assert len(set.union(*parts)) == 320
+
+
+def test_rows_are_graded_pairs_without_ties_or_repeated_prompts():
+    rows = list(demo.rows(Split.train, 1))
+    assert len({row["prompt"] for row in rows}) == len(rows) == demo.N_TRAIN
+    for row in rows[:300]:
+        high, low = (demo.score(str(row["prompt"]), str(row[side])) for side in ("chosen", "rejected"))
+        assert (high, low) == (row["score_chosen"], row["score_rejected"])
+        assert demo.LOWEST < low < high <= demo.HIGHEST
+    better, worse = (statistics.mean(float(row[f"score_{side}"]) for row in rows) for side in ("chosen", "rejected"))
+    assert 3.9 < better < 4.3  # imperfect, so that a model can beat it
+    assert 1.7 < worse < 2.1
+
+
+def test_the_seed_decides_the_rows_but_not_what_is_held_out():
+    once, again, other = (list(demo.rows(Split.test, seed)) for seed in (1, 1, 2))
+    assert once == again
+    assert once != other
+    assert len(once) == demo.N_HELD_OUT
+    parts = [list(demo.rows(split, 1)) for split in (Split.train, Split.validation, Split.test)]
+    assert list(demo.rows(Split.all, 1)) == [row for part in parts for row in part]
+
+
+@pytest.mark.parametrize(
+    ("name", "planted", "answer"),
+    [
+        ("_is_rude", lambda word: word in demo._RUDE_WORDS, f"{BEST} Stop whinning."),
+        ("LOWEST", 1, ""),
+        ("_BRIEF", 500, f"{BEST} {demo._FILLERS[0]} {demo._CLOSINGS[0]}"),
+    ],
+)
+def test_planted_bugs_change_the_score(monkeypatch, name, planted, answer):
+    before = demo.score(PROMPT, answer)
+    monkeypatch.setattr(demo, name, planted)
+    assert demo.score(PROMPT, answer) != before
