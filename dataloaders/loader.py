@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dataloaders import load_examples
 from dataloaders.example import Drops
 from dataloaders.order import Order, derangement, nested_subset
-from dataloaders.packing import Sequence, length, mismatched, pack, sequences, share, split_by_budget
+from dataloaders.packing import Sequence, length, mismatched, pack, sequences, split_by_budget
 from dataloaders.records import RecordKind
 from dataloaders.store import Recipe, TokenStore, open_store
 from dataloaders.tokenization import Limits, Tokenized
@@ -115,11 +115,6 @@ class Data:
         """Single sequences as packed batches within the token budget."""
         groups = split_by_budget([len(x) for x in items], self.config.model.tokens_per_microbatch)
         return [pack([items[i] for i in group]) for group in groups]
-
-
-def rank_share(records: Seq[Tokenized], rank: int, world: int) -> list[int]:
-    """Which records of a step one process trains on: the tokens are dealt out evenly."""
-    return share([length(record) for record in records], world)[rank]
 
 
 def load(config: Config, kind: RecordKind, balanced: bool, chat: ChatFormat, evaluating: bool = False) -> Data:

@@ -118,3 +118,8 @@ def share(sizes: Seq[int], parts: int) -> list[list[int]]:
         loads[least] += sizes[i]
         shares[least].append(i)
     return [sorted(part) for part in shares]
+
+
+def rank_share(records: Seq[Tokenized], rank: int, world: int) -> list[int]:
+    """Which records of a step one process trains on: the tokens are dealt out evenly."""
+    return share([length(record) for record in records], world)[rank]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dataloaders.example import Message
 from dataloaders.records import Record
 from prospect.batch import Role
 from prospect.config.schema import Config, TrainOn, Truncation
-from prospect.model.template import ChatFormat, Turn
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from prospect.model.template import ChatFormat, Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import rankdata
 from torch import Tensor
 
 
@@ -66,5 +65,6 @@ class Tally:
 
 def auc(chosen: np.ndarray, rejected: np.ndarray) -> float:
     """Probability that a chosen answer's reward exceeds a rejected one's, ties half (Mann-Whitney)."""
-    ranks = rankdata(np.concatenate([chosen, rejected]))[: len(chosen)].sum()
-    return float((ranks - len(chosen) * (len(chosen) + 1) / 2) / (len(chosen) * len(rejected)))
+    ordered = np.sort(rejected)
+    beaten, reached = (np.searchsorted(ordered, chosen, side=side) for side in ("left", "right"))
+    return float((beaten + reached).mean() / (2 * len(rejected)))

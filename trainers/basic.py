@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from dataloaders.loader import Data, rank_share
-from dataloaders.packing import Sequence, trained_tokens
+from dataloaders.packing import Sequence, rank_share, trained_tokens
 from dataloaders.records import RecordKind
 from dataloaders.tokenization import Tokenized
 from prospect.batch import Batch, Logps, Loss, Role
 from prospect.config import schema
 from prospect.metrics import Tally
-from prospect.model.policy import Policy
-from prospect.parallel import World
-from prospect.reference import Reference
+
+if TYPE_CHECKING:  # a configuration is checked against the losses before anything heavy is imported
+    from dataloaders.loader import Data
+    from prospect.model.policy import Policy
+    from prospect.parallel import World
+    from prospect.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from prospect.errors import UserError
 Reader = Callable[[Rows, Split, int, Drops], Iterator[Example]]  # rows, part, seed, drops
 
 
-class BadRow(Exception):  # noqa: N818 - not an error: the row is left out and counted
+class BadRow(Exception):
     """A row that cannot be used. Its text is the reason that users read."""
 
 

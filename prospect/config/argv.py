@@ -27,23 +27,30 @@ class Command:
     show: bool = False  # --cfg: print the configuration and stop
 
 
+_FLAGS = {
+    "-m": "multirun",
+    "--multirun": "multirun",
+    "-h": "help",
+    "--help": "help",
+    "-c": "show",
+    "--cfg": "show",
+}
+
+
 def parse(argv: list[str]) -> Command:
     """Read the words of a command line.
 
     Raises:
         UserError: a word that is no ``key=value``, or a group member that does not exist; names the nearest.
     """
-    flags = {"multirun": False, "help": False, "show": False}
+    flags: dict[str, bool] = {}
     words: list[str] = []
     rest = iter(argv)
     for word in rest:
-        if word in ("-m", "--multirun"):
-            flags["multirun"] = True
-        elif word in ("-h", "--help"):
-            flags["help"] = True
-        elif word in ("-c", "--cfg"):
-            flags["show"] = True
-            next(rest, None)  # Hydra's `job`
+        if word in _FLAGS:
+            flags[_FLAGS[word]] = True
+            if _FLAGS[word] == "show":
+                next(rest, None)  # Hydra's `job`
         elif word.startswith("-"):
             raise UserError(f"{word}: no such flag; there are --help, --multirun (-m), --cfg job, and key=value")
         else:
@@ -85,15 +92,14 @@ def _read(word: str) -> Override:
     except HydraException as error:
         key, _, value = word.partition("=")
         first = str(error).splitlines()[0]
-        raise UserError(f"{key}: the value {value!r} cannot be read ({first}); quote it: '{key}=\"{value}\"'") from error
+        raise UserError(
+            f"{key}: the value {value!r} cannot be read ({first}); quote it: '{key}=\"{value}\"'"
+        ) from error
 
 
 def _members(override: Override) -> tuple[str, ...]:
     """All members that an override of a group names: one, a list, or a sweep of either."""
-    if override.is_sweep_override():
-        values = list(override.sweep_iterator())
-    else:
-        values = [override.value()]
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     return tuple(str(item).strip("[]") for value in flat for item in str(value).strip("[]").split(",") if item)
 

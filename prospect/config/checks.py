@@ -20,8 +20,8 @@ _OPTIMIZERS = (
 
 
 def findings(config: Config) -> list[str]:
-    """Everything that is wrong with a configuration, in words."""
-    return [*_ranges(config), *_lengths(config), *_names(config), *_loss(config)]
+    """Everything that is wrong with a configuration apart from its loss, in words."""
+    return [*_ranges(config), *_lengths(config), *_names(config)]
 
 
 def _ranges(c: Config) -> Iterator[str]:
@@ -100,6 +100,11 @@ def _names(c: Config) -> Iterator[str]:
         yield "datasets: nothing is chosen; add datasets=[<name>, …]"
     if c.mode is Mode.train and c.wandb.enabled and c.wandb.project == "":
         yield "wandb.project: must not be empty"
+
+
+def loss_findings(c: Config) -> list[str]:
+    """What is wrong with the loss's own part."""
+    return list(_loss(c))
 
 
 def _loss(c: Config) -> Iterator[str]:

@@ -60,9 +60,7 @@ def _run(argv: list[str], losses: Callable[[], Any], job: Job) -> int:
 
 
 def _evaluate(argv: list[str], losses: Callable[[], Any], job: Job) -> int:
-    from prospect.config.checks import findings
     from prospect.config.saved import load_run_config
-    from prospect.config.typed import ConfigErrors
 
     path, overrides, words = None, [], iter(argv)
     for word in words:
@@ -78,10 +76,7 @@ def _evaluate(argv: list[str], losses: Callable[[], Any], job: Job) -> int:
         raise UserError("mode: missing; add ++mode=sample, ++mode=eval or ++mode=alpacaeval")
     config = load_run_config(path, overrides, losses)
     config.local_run_dir = _run_folder(path)  # where the run is now, wherever it was made
-    _for(config, (Mode.sample, Mode.eval, Mode.alpacaeval), "eval.py")
-    if wrong := findings(config):
-        raise ConfigErrors(wrong)
-    return job(config)
+    return job(_for(config, (Mode.sample, Mode.eval, Mode.alpacaeval), "eval.py"))
 
 
 def _run_folder(path: str) -> str:

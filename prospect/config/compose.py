@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -14,11 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prospect.config.argv import Command
-from prospect.config.checks import findings
 from prospect.config.choices import CONFIG_DIR, GROUPS
 from prospect.config.naming import default_name
 from prospect.config.schema import Config
-from prospect.config.typed import ConfigErrors, Losses, typed
+from prospect.config.typed import Losses, typed
 from prospect.errors import UserError
 
 
@@ -40,13 +38,8 @@ def finished(composed: DictConfig, overrides: Sequence[str], losses: Losses) -> 
     assert isinstance(raw, dict)
     plain = {str(key): value for key, value in raw.items()}
     config = typed(plain, losses)
-    wrong = findings(config)
-    if config.exp_name is None and not wrong:
+    if config.exp_name is None:
         config.exp_name = _default_name(plain, overrides)
-        folder = Path(config.cache_dir) / config.exp_name
-        wrong += [] if folder.resolve().is_relative_to(Path(config.cache_dir).resolve()) else [f"exp_name: {folder}"]
-    if wrong:
-        raise ConfigErrors(wrong)
     return config
 
 
@@ -94,5 +87,6 @@ def _default_name(plain: dict[str, Any], overrides: Sequence[str]) -> str:
     groups = [word for word in overrides if word.split("=")[0] in GROUPS]
     base = OmegaConf.to_container(_composed([word for word in groups if not word.startswith("experiment=")]))
     defaults = OmegaConf.to_container(_composed([]))
-    assert isinstance(base, dict) and isinstance(defaults, dict)
+    assert isinstance(base, dict)
+    assert isinstance(defaults, dict)
     return default_name(plain, {str(k): v for k, v in base.items()}, list(defaults["datasets"]))

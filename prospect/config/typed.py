@@ -12,7 +12,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prospect.config.schema import Config, DatasetConfig, LossConfig
+from prospect.config.checks import findings, loss_findings
+from prospect.config.choices import choices
+from prospect.config.schema import Config, DatasetConfig, LossConfig, ModelConfig
 from prospect.errors import UserError, nearest
 
 Losses = Callable[[], Mapping[str, type[LossConfig]]]
@@ -56,27 +58,25 @@ def typed(raw: Mapping[str, Any], losses: Losses) -> Config:
     """The configuration that composed settings mean; ``losses`` is asked for only when all else is right.
 
     Raises:
-        ConfigErrors: unknown keys, wrong types, missing choices.
+        ConfigErrors: unknown keys, wrong types, missing choices, values out of range.
     """
     errors: list[str] = []
     others = {key: value for key, value in raw.items() if key != "loss"}
     for group in ("loss", "model"):
         if not raw.get(group):
-            from prospect.config.choices import choices
-
             errors.append(f"{group}: nothing is chosen; add {group}=<one of {', '.join(choices(group))}>")
             others.pop(group, None)
     config = _build(Config, others, "", errors)
-    if errors:
+    assert isinstance(config, Config)
+    if errors := errors or findings(config):
         raise ConfigErrors(errors)
     loss, table = dict(raw["loss"]), losses()
     name = loss.get("trainer")
     if name not in table:
         raise ConfigErrors([f"loss.trainer: there is no trainer `{name}`{nearest(str(name), table)}"])
     config.loss = _build(table[name], loss, "loss.", errors)
-    if errors:
+    if errors := errors or loss_findings(config):
         raise ConfigErrors(errors)
-    assert isinstance(config, Config)
     return config
 
 
@@ -102,7 +102,7 @@ def _build(kind: type, values: Mapping[str, Any], at: str, errors: list[str]) ->
                 plain[key] = _leaf(kind, key, value)
             except (OmegaConfBaseException, ValueError):
                 errors.append(f"{at}{key}: `{value}` is not {_expected(hints[key], str(value))}")
-    return kind(**{k: v for k, v in plain.items()}) if not errors else kind()
+    return kind(**plain) if not errors else kind()
 
 
 def _leaf(kind: type, key: str, value: Any) -> Any:
@@ -124,14 +124,8 @@ def _meant(key: str, at: str, known: set[str], value: Any) -> str:
         return f" (here it is {ALIASES[key]})"
     if at:
         return nearest(key, known)
-    nested = {f"model.{f}" for f in _model_fields()}
+    nested = {f"model.{f.name}" for f in fields(ModelConfig)}
     return nearest(key, known) or nearest(key, nested)
-
-
-def _model_fields() -> list[str]:
-    from prospect.config.schema import ModelConfig
-
-    return [f.name for f in fields(ModelConfig)]
 
 
 def _expected(hint: Any, value: str) -> str:

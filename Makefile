@@ -1,0 +1,39 @@
+# make test   installs what is missing into .venv, then lint, types and the whole test suite
+# make lint   style and types only
+# make clean  removes .venv and every cache; runs/ and samples/ stay
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: setup test lint clean
+
+PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell command -v $(python))))
+INSTALLED := .venv/.installed
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)  # uv does not read pip's variables
+endif
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	if command -v uv > /dev/null; then \
+	  uv venv --quiet --allow-existing --python "$(PYTHON)" .venv; \
+	  uv pip install --quiet --python .venv/bin/python -e '.[dev]'; \
+	else \
+	  [ -x .venv/bin/python ] || "$(PYTHON)" -m venv .venv; \
+	  .venv/bin/python -m pip install --quiet -e '.[dev]'; \
+	fi
+	touch $@
+
+lint: $(INSTALLED)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+# Two processes, one thread each: torch's own threads would fight over the cores.
+test: lint
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,32 @@
+"""Compare two sets of answers with a judge: a win rate with its interval.
+
+    python compare.py -f samples/kto-simple_llama7b.json -mc 512 -bk chosen -ck policy -r result.jsonl
+    python compare.py -f samples/kto.json -f2 samples/sft.json -j longest
+    python compare.py -f samples/kto.json -j <model> --base-url http://localhost:8000/v1
+
+The key of a hosted judge is read from OPENAI_API_KEY. Every answer of a judge is kept as it comes: the same command
+again continues, and nothing that was paid for is asked for twice. --help lists the flags.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from prospect.errors import ProspectError
+from prospect.judge.options import parse
+
+
+def main(argv: list[str]) -> int:
+    """Parse the command and compare; the exit code."""
+    options = parse(argv, __doc__)
+    try:
+        from prospect.judge.stage import compare
+
+        return compare(options)
+    except ProspectError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,265 @@
+"""The ledger of everything that was asked of a judge, in SQLite: no answer that was received is lost or asked again.
+
+Before a request is sent, a row says that it will be; as soon as its reply is here, the same row holds it, raw. A row
+that never got its end belongs to a process that was killed with a request under way: it may have been billed, and is
+counted as that. A request's key is the hash of all that was sent, so another prompt, model or parameter is another key.
+Several processes may share a ledger: a key is claimed before it is asked, and claims of dead processes fall to whoever
+comes next. Life is told by a file lock, which the kernel takes from the dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import sqlite3
+import time
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any
+
+from prospect.errors import MachineError
+
+_SCHEMA = 1
+_MAX_GARBLED = 2  # a reply that is no chat completion is asked for once more, then kept as it is
+_AT_ONCE = 500  # keys a query
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (key TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, owner TEXT NOT NULL, sent_at REAL NOT NULL, ended_at REAL,
+    fate TEXT, status INTEGER, request_id TEXT, note TEXT, body BLOB);
+CREATE INDEX IF NOT EXISTS calls_by_key ON calls (key);
+"""
+
+
+class Fate(StrEnum):
+    """What became of a call. Only ``answered`` and ``garbled`` calls have a body; ``lost`` ones may have been billed."""
+
+    answered = "answered"
+    garbled = "garbled"  # status 200, but no chat completion
+    refused = "refused"  # an HTTP error, or no connection: not billed
+    lost = "lost"  # sent, and no whole reply came back
+
+
+class Claim(StrEnum):
+    """What a process may do with a key."""
+
+    mine = "mine"
+    answered = "answered"
+    busy = "busy"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How one call ended."""
+
+    fate: Fate
+    status: int | None = None
+    body: bytes = b""
+    request_id: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Calls of a set of keys over all time, by fate. ``unseen``: killed with the request under way."""
+
+    answered: int = 0
+    garbled: int = 0
+    refused: int = 0
+    lost: int = 0
+    unseen: int = 0
+
+    @property
+    def maybe_billed(self) -> int:
+        """Calls whose reply nobody received."""
+        return self.lost + self.unseen
+
+
+def request_key(endpoint: str, request: Mapping[str, Any]) -> str:
+    """The hash under which a request's answer is kept: endpoint, model, messages and all parameters."""
+    content = {"schema": _SCHEMA, "endpoint": endpoint, "request": request}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Ledger:
+    """An open ledger; use it as a context manager.
+
+    Raises:
+        MachineError: the file cannot be opened or written, or is no ledger.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "ledger.sqlite3"
+        self._owners = folder / "owners"
+        self._me = uuid.uuid4().hex
+        try:
+            self._owners.mkdir(parents=True, exist_ok=True)
+            self._alive = self._lock(self._me)
+        except OSError as error:
+            raise MachineError(f"{folder}: the judge's ledger cannot be kept here: {error.strerror}") from None
+        assert self._alive is not None
+        self._db = sqlite3.connect(self.file, timeout=60, isolation_level=None)
+        with self._errors():
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")  # a reply is on the disk before it counts as received
+            self._db.executescript(_TABLES)
+            self._set_new("schema", str(_SCHEMA))
+            self._set_new("salt", secrets.token_hex(32))
+            self._release_dead()
+        if self.recall("schema") != str(_SCHEMA):
+            raise MachineError(f"{self.file}: written by another version (schema {self.recall('schema')}); use --cache")
+        self.salt = bytes.fromhex(self.recall("salt") or "")
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("DELETE FROM claims WHERE owner = ?", (self._me,))
+        self._db.close()
+        self._alive.close()
+        (self._owners / self._me).unlink(missing_ok=True)
+
+    def recall(self, name: str) -> str | None:
+        """A fact kept between runs."""
+        with self._errors():
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep a fact between runs."""
+        with self._errors():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def answers(self, keys: Collection[str]) -> dict[str, bytes]:
+        """The raw reply to each key that has one: the first answer, or what came instead when asked again."""
+        found: dict[str, bytes] = {}
+        garbled: dict[str, list[bytes]] = {}
+        for key, fate, body in self._of_keys("key, fate, body", keys, "AND body IS NOT NULL"):
+            if fate == Fate.answered:
+                found.setdefault(key, body)
+            else:
+                garbled.setdefault(key, []).append(body)
+        for key, bodies in garbled.items():
+            if len(bodies) >= _MAX_GARBLED:
+                found.setdefault(key, bodies[-1])
+        return found
+
+    def claim(self, key: str, request: Mapping[str, Any]) -> Claim:
+        """Take a key for this process, unless it has its answer or another live process is at it."""
+        if self._is_busy(key):
+            return Claim.busy
+        with self._transaction():
+            if self.answers((key,)):
+                return Claim.answered
+            if self._is_busy(key):
+                return Claim.busy
+            self._db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?)", (key, json.dumps(request)))
+            self._db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (key, self._me))
+            return Claim.mine
+
+    def release(self, key: str) -> None:
+        """Give a claimed key back."""
+        with self._errors():
+            self._db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._me))
+
+    def intend(self, key: str) -> int:
+        """Write down that a call is about to be made; its number."""
+        with self._errors():
+            cursor = self._db.execute(
+                "INSERT INTO calls (key, owner, sent_at) VALUES (?, ?, ?)", (key, self._me, time.time())
+            )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def record(self, call: int, reply: Reply) -> None:
+        """Write down how a call ended, at once."""
+        body = reply.body if reply.fate in (Fate.answered, Fate.garbled) else None
+        with self._errors():
+            self._db.execute(
+                "UPDATE calls SET ended_at = ?, fate = ?, status = ?, request_id = ?, note = ?, body = ? WHERE id = ?",
+                (time.time(), str(reply.fate), reply.status, reply.request_id, reply.note, body, call),
+            )
+
+    def tally(self, keys: Collection[str]) -> Tally:
+        """How the calls of these keys ended; those under way in a live process are not among them."""
+        counts = dict.fromkeys((*map(str, Fate), "unseen"), 0)
+        alive: dict[str, bool] = {}
+        for fate, owner in self._of_keys("fate, owner", keys):
+            if fate is None and owner not in alive:
+                alive[owner] = self._lives(owner)
+            if fate is not None or not alive[owner]:
+                counts[fate or "unseen"] += 1
+        return Tally(**counts)
+
+    def _of_keys(self, columns: str, keys: Collection[str], condition: str = "") -> Iterator[tuple[Any, ...]]:
+        ordered = list(keys)
+        for start in range(0, len(ordered), _AT_ONCE):
+            some = ordered[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT {columns} FROM calls WHERE key IN ({marks}) {condition} ORDER BY id"
+            with self._errors():
+                yield from self._db.execute(query, some).fetchall()
+
+    def _is_busy(self, key: str) -> bool:
+        with self._errors():
+            row = self._db.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
+        return row is not None and row[0] != self._me and self._lives(row[0])
+
+    def _set_new(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
+
+    def _lives(self, owner: str) -> bool:
+        """Whether the process that holds an owner's file is still there."""
+        if owner == self._me:
+            return True
+        if not (self._owners / owner).exists():
+            return False
+        handle = self._lock(owner)
+        if handle is not None:
+            handle.close()
+        return handle is None
+
+    def _lock(self, owner: str) -> IO[bytes] | None:
+        handle = (self._owners / owner).open("ab")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            return None
+        return handle
+
+    def _release_dead(self) -> None:
+        """Clear up after killed processes."""
+        for (owner,) in self._db.execute("SELECT DISTINCT owner FROM claims").fetchall():
+            if not self._lives(owner):
+                self._db.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+        for file in self._owners.iterdir():
+            if not self._lives(file.name):
+                file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise MachineError(f"{self.file}: {error}; process {os.getpid()} stops so that no reply is lost") from error

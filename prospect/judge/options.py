@@ -1,0 +1,132 @@
+"""The flags of compare.py as one typed object. Imports nothing heavy: ``--help`` must answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+OPENAI = "https://api.openai.com/v1"
+
+
+class Orders(StrEnum):
+    """In which order a judge sees the two answers: each once, one drawn by hash, or the candidate always first."""
+
+    both = "both"
+    random = "random"
+    fixed = "fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One comparison. ``judge`` None: the preflight chooses; ``baseline_key`` None: see ``samples.load_match``."""
+
+    file: Path
+    other: Path | None = None
+    candidate_key: str = "policy"
+    baseline_key: str | None = None
+    history_key: str = "prompt"
+    labels: str | None = None
+    seed: int = 0
+    max_prompts: int | None = None
+    verbose: bool = False
+    results: Path = Path("result.jsonl")
+    judge: str | None = None
+    csv: Path | None = None
+    base_url: str = OPENAI
+    prompt: str = "halos"
+    orders: Orders = Orders.both
+    concurrency: int = 8
+    timeout: float = 120.0
+    cache: Path = Path("runs/.cache/judge")
+    max_requests: int | None = None
+    max_failed: float = 0.02
+    dry_run: bool = False
+    slept: bool = False
+
+
+def parse(argv: list[str], description: str | None = None) -> Options:
+    """The command line as Options; exits with code 2 and one line where it does not fit."""
+    given = _parser(description).parse_args(argv)
+    csv = given.csv
+    if csv == "":
+        csv = str(Path(given.results_file).with_suffix(".csv"))
+    return Options(
+        file=Path(given.file),
+        other=Path(given.other) if given.other else None,
+        candidate_key=given.candidate_key,
+        baseline_key=given.baseline_key,
+        history_key=given.history_key,
+        labels=given.labels,
+        seed=given.seed,
+        max_prompts=given.max_comp,
+        verbose=given.verbose,
+        results=Path(given.results_file),
+        judge=given.judge,
+        csv=Path(csv) if csv else None,
+        base_url=given.base_url.rstrip("/"),
+        prompt=given.prompt,
+        orders=Orders(given.orders),
+        concurrency=given.concurrency,
+        timeout=given.timeout,
+        cache=Path(given.cache),
+        max_requests=given.max_requests,
+        max_failed=given.max_failed,
+        dry_run=given.dry_run,
+        slept=given.sleep_time is not None,
+    )
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="compare.py",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-f", "--file", required=True, help="samples: eval.py's file, a JSON list, or JSONL")
+    add("-f2", "--other", help="another samples file: its candidate column is the baseline, joined by prompt")
+    add("-ck", "--candidate_key", default="policy", help="column of the answers to be judged (policy)")
+    add("-bk", "--baseline_key", help="column they are compared with (chosen; with -f2 the candidate's)")
+    add("-hk", "--history_key", default="prompt", help="column of the prompt (prompt)")
+    add("-l", "--labels", type=_labels, help="two characters that name the answers to the judge (12)")
+    add("-s", "--seed", type=int, default=0, help="of the chosen prompts, the interval and the judge (0)")
+    add("-st", "--sleep_time", type=float, help="accepted; no longer needed: calls keep to the server's pace")
+    add("-mc", "--max_comp", type=_positive, metavar="N", help="judge N prompts, the same ones each time (all)")
+    add("-v", "--verbose", type=_truth, nargs="?", const=True, default=False, help="print each verdict (false)")
+    add("-r", "--results_file", default="result.jsonl", help="JSONL file that gets one more line (result.jsonl)")
+    add("-j", "--judge", help="a model of the endpoint, or `rule` (the demo's) or `longest`, which need no network")
+    add("-csv", "--csv", nargs="?", const="", metavar="FILE", help="also write every judged game to a CSV file")
+    add("--base-url", default=os.environ.get("OPENAI_BASE_URL", OPENAI), help=f"OpenAI-compatible endpoint ({OPENAI})")
+    add("--prompt", default="halos", help="the judge's prompt: halos, or a YAML file")
+    add("--orders", choices=[o.value for o in Orders], default="both", help="orders in which answers are shown (both)")
+    add("--concurrency", type=_positive, default=8, help="requests under way at once, at most (8)")
+    add("--timeout", type=float, default=120.0, metavar="SECONDS", help="for one request (120)")
+    add("--cache", default="runs/.cache/judge", metavar="DIR", help="folder of the ledger (runs/.cache/judge)")
+    add("--max-requests", type=_positive, metavar="N", help="send at most N requests, then stop (no limit)")
+    add("--max-failed", type=float, default=0.02, metavar="SHARE", help="exit code 3 above this share (0.02)")
+    add("--dry-run", action="store_true", help="say how many requests and tokens it would take; send nothing")
+    return parser
+
+
+def _truth(text: str) -> bool:
+    words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return words[text.lower()]
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _labels(text: str) -> str:
+    if len(text) != 2 or not text.isalnum() or text[0] == text[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two different letters or digits, as in 12 or AB")
+    return text

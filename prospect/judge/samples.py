@@ -1,0 +1,256 @@
+"""Sample files and the pairs of answers that stand in them.
+
+A file is what eval.py writes (``{"config", "samples": [{"prompt", "chosen", "policy", …}]}``), a plain list of such
+rows or of AlpacaEval's (``instruction``, ``output``), or JSONL. Rows are joined by the hash of their prompt and their
+sample index; what finds no partner or comes twice is counted, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prospect.errors import UserError, nearest
+from prospect.judge.options import Options
+
+_ALIASES = {"prompt": "instruction", "policy": "output"}  # our default columns → AlpacaEval's
+_INDEX = ("sample", "sample_id")
+_Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt. ``prompt_id`` is the prompt's hash: pairs that share it are one cluster."""
+
+    prompt_id: str
+    sample: int
+    conversation: str
+    candidate: str
+    baseline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two that compete: its name in the result and the file and column it comes from."""
+
+    name: str
+    file: Path
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Who competes and on what. ``notes`` are counts that a reader must know; ``config`` is the candidate's run's."""
+
+    candidate: Side
+    baseline: Side
+    pairs: tuple[Pair, ...]
+    config: Mapping[str, Any]
+    exp_name: str
+    notes: tuple[str, ...]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A samples file as read."""
+
+    path: Path
+    rows: Sequence[_Row]
+    config: Mapping[str, Any]
+
+    @property
+    def exp_name(self) -> str:
+        return str(self.config.get("exp_name") or self.path.stem)
+
+    def column(self, wanted: str, flag: str) -> str:
+        """The name under which ``wanted`` stands here."""
+        for name in (wanted, _ALIASES.get(wanted)):
+            if name is not None and name in self.rows[0]:
+                return name
+        known = sorted(map(str, self.rows[0]))
+        raise UserError(
+            f"{self.path}: no column `{wanted}` ({flag}){nearest(wanted, known)}; it has {', '.join(known)}"
+        )
+
+    def text(self, number: int, column: str) -> str:
+        """A cell as text that can be sent: lone surrogates become a replacement character."""
+        value = self.rows[number].get(column)
+        if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+            value = _transcript(value)
+        if not isinstance(value, str):
+            raise UserError(f"{self.path}: row {number + 1}: `{column}` is {json.dumps(value)[:40]}, not a text")
+        return value.encode("utf-8", "replace").decode("utf-8")
+
+
+@dataclass(slots=True)
+class _Answers:
+    """Answers of one or two columns by (prompt id, sample index), and what was left out on the way."""
+
+    found: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict)
+    conversations: dict[str, str] = field(default_factory=dict)
+    duplicates: int = 0
+
+
+def load_match(options: Options) -> Match:
+    """Read the file or files of a comparison and pair the answers.
+
+    Raises:
+        UserError: a file cannot be read or lacks a column, or nothing is left to compare.
+    """
+    file = _read(options.file)
+    column = file.column(options.candidate_key, "-ck")
+    if options.other is None:
+        match = _within(file, column, options)
+    else:
+        match = _between(file, column, _read(options.other), options)
+    if not match.pairs:
+        raise UserError(f"{options.file}: nothing to compare" + "".join(f"; {note}" for note in match.notes))
+    return match
+
+
+def select(pairs: Sequence[Pair], n_prompts: int | None, seed: int) -> tuple[Pair, ...]:
+    """Pairs of the first ``n_prompts`` prompts by hash: the same ones however the file grows or is ordered."""
+    order = {p.prompt_id: hashlib.sha256(f"{seed} {p.prompt_id}".encode()).digest() for p in pairs}
+    chosen = set(sorted(order, key=lambda prompt_id: order[prompt_id])[:n_prompts])
+    kept = [pair for pair in pairs if pair.prompt_id in chosen]
+    return tuple(sorted(kept, key=lambda pair: (order[pair.prompt_id], pair.sample)))
+
+
+def _within(file: _File, column: str, options: Options) -> Match:
+    """Two columns of one file."""
+    base = file.column(options.baseline_key or "chosen", "-bk")
+    if base == column:
+        raise UserError(f"-ck and -bk name the same column `{column}`; name two, or another file with -f2")
+    answers = _answers(file, (column, base), options.history_key, _by_messages(options, file))
+    pairs = tuple(
+        Pair(prompt, sample, answers.conversations[prompt], *texts) for (prompt, sample), texts in answers.found.items()
+    )
+    return Match(
+        candidate=Side(column, file.path, column),
+        baseline=Side(base, file.path, base),
+        pairs=pairs,
+        config=file.config,
+        exp_name=file.exp_name,
+        notes=_notes({"duplicates": answers.duplicates}),
+        counts={"rows": len(file.rows), "duplicates": answers.duplicates},
+    )
+
+
+def _between(file: _File, column: str, other: _File, options: Options) -> Match:
+    """The candidate's column of one file against one of another."""
+    base = other.column(options.baseline_key or options.candidate_key, "-bk" if options.baseline_key else "-ck")
+    if file.path.resolve() == other.path.resolve() and base == column:
+        raise UserError(f"-f and -f2 are the same column `{column}` of the same file {file.path}")
+    by_messages = _by_messages(options, file, other)
+    ours = _answers(file, (column,), options.history_key, by_messages)
+    theirs = _answers(other, (base,), options.history_key, by_messages)
+    shared = [key for key in ours.found if key in theirs.found]
+    pairs = tuple(
+        Pair(prompt, sample, ours.conversations[prompt], ours.found[prompt, sample][0], theirs.found[prompt, sample][0])
+        for prompt, sample in shared
+    )
+    counts = {
+        "rows": len(file.rows),
+        "duplicates": ours.duplicates + theirs.duplicates,
+        f"only in {file.path}": len(ours.found) - len(shared),
+        f"only in {other.path}": len(theirs.found) - len(shared),
+    }
+    names = (file.exp_name, other.exp_name)
+    if names[0] == names[1]:
+        names = (str(file.path), str(other.path))
+    return Match(
+        candidate=Side(names[0], file.path, column),
+        baseline=Side(names[1], other.path, base),
+        pairs=pairs,
+        config=file.config,
+        exp_name=file.exp_name,
+        notes=_notes(counts),
+        counts=counts,
+    )
+
+
+def _notes(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """What a reader must know of rows that are not compared."""
+    words = {"duplicates": "rows come twice (same prompt, same sample): the first one counts"}
+    return tuple(f"{n} {words.get(what, what)}" for what, n in counts.items() if n and what != "rows")
+
+
+def _answers(file: _File, columns: tuple[str, ...], history_key: str, by_messages: bool) -> _Answers:
+    """Rows by (prompt, sample). A row without an index is the next sample of its prompt, unless it says the same."""
+    history = file.column(history_key, "-hk")
+    prefix = str(file.config.get("assistant_prefix") or "").strip()
+    result, unnumbered = _Answers(), Counter[str]()
+    for number, row in enumerate(file.rows):
+        prompt = file.text(number, "messages" if by_messages else history)
+        key = hashlib.sha256(prompt.encode()).hexdigest()
+        texts = tuple(file.text(number, column) for column in columns)
+        index = next((row[name] for name in _INDEX if isinstance(row.get(name), int)), None)
+        if index is None:
+            index = unnumbered[key]
+            if any(result.found[key, k] == texts for k in range(index)):
+                result.duplicates += 1
+                continue
+            unnumbered[key] += 1
+        elif (key, index) in result.found:
+            result.duplicates += 1
+            continue
+        result.found[key, index] = texts
+        result.conversations.setdefault(key, prompt if by_messages else prompt.strip().removesuffix(prefix))
+    return result
+
+
+def _by_messages(options: Options, *files: _File) -> bool:
+    """Whether every row carries its chat messages: these are the same whatever template a model was trained with."""
+    if options.history_key != "prompt":
+        return False
+    return all(isinstance(row.get("messages"), list) and row["messages"] for file in files for row in file.rows)
+
+
+def _transcript(turns: Sequence[Mapping[str, Any]]) -> str:
+    """Chat messages as a reader sees them: one turn needs no name before it."""
+    if len(turns) == 1:
+        return str(turns[0].get("content", ""))
+    return "\n\n".join(f"{str(turn.get('role', '')).upper()}: {turn.get('content', '')}" for turn in turns)
+
+
+def _read(path: Path) -> _File:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start}: not UTF-8") from None
+    content = _json(path, text)
+    if path.suffix == ".jsonl" and isinstance(content, dict) and "samples" not in content:
+        content = [content]  # one line
+    config = content.get("config") if isinstance(content, dict) else None
+    rows = content.get("samples") if isinstance(content, dict) else content
+    if not isinstance(rows, list) or not rows:
+        raise UserError(
+            f'{path}: expected {{"config", "samples": [...]}}, a list of rows, or JSONL with at least one row'
+        )
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: row {number + 1}: expected an object, found {json.dumps(row)[:40]}")
+    return _File(path, rows, config if isinstance(config, dict) else {})
+
+
+def _json(path: Path, text: str) -> Any:
+    """One JSON value, or one a line."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as whole:
+        rows = []
+        for number, line in enumerate(text.split("\n"), 1):
+            try:
+                rows += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                where = f"line {whole.lineno}: {whole.msg}" if number == 1 else f"line {number}: {error.msg}"
+                raise UserError(f"{path}: {where}") from None
+        return rows
