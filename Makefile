@@ -1,11 +1,13 @@
 # make test   installs what is missing into .venv, then lint, types and the whole test suite
+# make demo   SFT, then KTO on a tiny model and a bundled preference set; samples and comparisons (runs/demo)
+# make bench  the CPU benchmarks against TRL
 # make lint   style and types only
 # make clean  removes .venv and every cache; runs/ and samples/ stay
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup test lint clean
+.PHONY: setup demo test lint bench clean
 
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell command -v $(python))))
 INSTALLED := .venv/.installed
@@ -24,6 +26,12 @@ $(INSTALLED): pyproject.toml
 	  .venv/bin/python -m pip install --quiet -e '.[dev]'; \
 	fi
 	touch $@
+
+demo: $(INSTALLED)
+	PYTHON=.venv/bin/python bash docs/demo.sh
+
+bench: $(INSTALLED)
+	.venv/bin/python bench/compare.py
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check

@@ -154,12 +154,12 @@ def load(config: Config, kind: RecordKind, balanced: bool, chat: ChatFormat, eva
 
 
 def training_texts(config: Config) -> list[str]:
-    """All prompts' and answers' texts of the training split: what a tokenizer made on the spot learns from."""
+    """All turns of the training split, with their marks: what a tokenizer made on the spot learns from."""
     texts: list[str] = []
     for name, dataset in config.datasets.items():
         for example in load_examples(name, dataset, Split.train, config.seed, Drops()):
-            texts.extend(message.content for message in example.prompt)
-            texts.extend(example.answers)
+            texts.extend(config.human_prefix + message.content for message in example.prompt)
+            texts.extend(config.assistant_prefix + answer for answer in example.answers)
     return texts
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from prospect.checkpoint.commit import MANIFEST, file_hash, write_text
 from prospect.checkpoint.origin import Origin, resolve
 from prospect.config.schema import Config, DatasetConfig, Mode, Split
 from prospect.errors import UserError
+from prospect.logs import log, log_to
 from prospect.model.load import Precision, load_model
 from prospect.parallel import World, launch
 from prospect.progress import progress
@@ -26,8 +26,6 @@ from trainers.basic import Engine
 from trainers.evaluation import evaluate
 from trainers.setup import Text, prepare_data, prepare_policy, prepare_reference, prepare_text
 
-log = logging.getLogger("prospect")
-
 
 def evaluate_run(config: Config) -> int:
     """``mode=sample|eval|alpacaeval`` in every process; the exit code."""
@@ -36,6 +34,7 @@ def evaluate_run(config: Config) -> int:
 
 def _evaluate(config: Config, world: World) -> int:
     """``mode=eval``: the trainer's own metrics on ``split``, against the model the run started from."""
+    log_to(None, world.rank)
     trainer = make_trainer(config)
     origin = _policy_origin(config)
     text = prepare_text(config, origin or _run_origin(config))
@@ -91,6 +90,7 @@ _WORKERS = {Mode.sample: _sample, Mode.eval: _evaluate, Mode.alpacaeval: _alpaca
 
 def _answers(config: Config, world: World, file: Path) -> tuple[list[Sample], str]:
     """All samples of the configuration, continuing what an earlier call has begun; and their key."""
+    log_to(None, world.rank)
     origin = _policy_origin(config)
     text = prepare_text(config, origin or _run_origin(config))
     everything = {(p.id, k): p for p in prompts(config) for k in range(config.samples_per_prompt)}

@@ -11,10 +11,11 @@ from typing import Any
 
 from prospect.checkpoint.manifest import Parent, facts
 from prospect.checkpoint.origin import Origin
-from prospect.checkpoint.run import Run, log_to
+from prospect.checkpoint.run import Run
 from prospect.checkpoint.state import Checkpoints, Position
 from prospect.config.schema import Config
 from prospect.errors import ProspectError, UserError
+from prospect.logs import log, log_to
 from prospect.model.load import origin_of
 from prospect.parallel import World, launch
 from trainers import losses, make_trainer
@@ -22,7 +23,6 @@ from trainers.basic import BasicTrainer, Engine
 from trainers.loop import Loop
 from trainers.setup import prepare_data, prepare_policy, prepare_reference, prepare_text
 
-log = logging.getLogger("prospect")
 _START_TOLERANCE = 1e-4  # of metrics that are known while policy and reference are one model; ×100 in bf16
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import signal
 import time
@@ -17,6 +16,7 @@ from prospect.checkpoint.run import Run
 from prospect.checkpoint.state import Checkpoints, Position
 from prospect.config.schema import Config
 from prospect.errors import ProspectError
+from prospect.logs import log
 from prospect.metrics import Tally
 from prospect.model.export import save_policy
 from prospect.optim import make_optimizer, make_schedule
@@ -26,7 +26,6 @@ from trainers.basic import BasicTrainer, Engine
 from trainers.evaluation import evaluate
 from trainers.setup import Text
 
-log = logging.getLogger("prospect")
 INTERRUPTED = 4  # exit code: state saved, the same command continues
 _HIGHER_IS_BETTER = ("rewards/accuracies", "rewards/auc", "rewards/margins", "rewards/chosen", "logps/chosen")
 

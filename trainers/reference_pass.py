@@ -7,7 +7,6 @@ an earlier run has stored is not computed again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -21,7 +20,6 @@ from prospect.parallel import World
 from prospect.progress import progress
 from prospect.reference import ReferenceStore
 
-log = logging.getLogger("prospect")
 _WINDOW = 4096  # sequences looked at together: sorted by length, so that batches fill their budget
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from dataloaders.loader import Data, load, training_texts
 from prospect.checkpoint.origin import Origin
 from prospect.config.schema import Config
+from prospect.logs import log
 from prospect.model import template
 from prospect.model.load import attention_for, load_model, load_tokenizer, make_policy, origin_of
 from prospect.model.policy import Policy
@@ -21,8 +21,6 @@ from prospect.parallel import World
 from prospect.reference import CachedReference, LiveReference, Reference, ReferenceStore, weights_digest
 from trainers.basic import BasicTrainer
 from trainers.reference_pass import fill
-
-log = logging.getLogger("prospect")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from dataloaders.records import Record, RecordKind, records
 from dataloaders.store import Report
 from dataloaders.tokenization import Limits, Tokenized, tokenize, turns
 from prospect.config.schema import Config
+from prospect.logs import log_to
 from prospect.model.load import origin_of
 from prospect.model.template import ChatFormat
 from prospect.progress import progress
@@ -32,6 +33,7 @@ _PERCENTILES = (50, 90, 95, 99, 100)
 
 def show_data(config: Config) -> int:
     """Write one JSON line a record to ``out`` and print counts, lengths and three examples; the exit code."""
+    log_to(None, rank=0)
     trainer = make_trainer(config)
     text = prepare_text(config, origin_of(config))
     limits = Limits.of(config)

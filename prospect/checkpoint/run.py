@@ -12,8 +12,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +24,6 @@ from prospect.config import first_difference, load_run_config, save_config
 from prospect.config.schema import Config, LossConfig
 from prospect.errors import UserError
 from prospect.locks import claimed
-
-log = logging.getLogger("prospect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +87,6 @@ class Run:
         write_text(
             self.manifest_file, json.dumps({**self.manifest(), "finished_at": _now(), "summary": summary}, indent=1)
         )
-
-
-def log_to(folder: Path, rank: int) -> None:
-    """Send the log to the console (main process) and to this process's own file, replacing earlier handlers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
-    file = logging.FileHandler(folder / f"rank-{rank}.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(file)
-    if rank == 0:
-        console = logging.StreamHandler(sys.stdout)
-        console.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(console)
-    log.setLevel(logging.INFO)
-    log.propagate = False
 
 
 def _now() -> str:

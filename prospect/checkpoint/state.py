@@ -7,7 +7,6 @@ both.
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,8 +16,7 @@ from typing import Any
 import torch
 
 from prospect.checkpoint.commit import committed, fault, recover
-
-log = logging.getLogger("prospect")
+from prospect.logs import log
 
 
 @dataclass(slots=True)

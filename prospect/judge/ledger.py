@@ -22,9 +22,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from prospect.errors import MachineError
+from prospect.locks import locked
 
 _SCHEMA = 1
 _MAX_GARBLED = 2  # a reply that is no chat completion is asked for once more, then kept as it is
@@ -104,21 +105,25 @@ class Ledger:
         self._me = uuid.uuid4().hex
         try:
             self._owners.mkdir(parents=True, exist_ok=True)
-            self._alive = self._lock(self._me)
+            with locked(folder / "opening.lock"):  # else a newcomer's file could pass for a dead process's
+                self._alive = (self._owners / self._me).open("wb")
+                fcntl.flock(self._alive, fcntl.LOCK_EX)
+                self._open()
         except OSError as error:
             raise MachineError(f"{folder}: the judge's ledger cannot be kept here: {error.strerror}") from None
-        assert self._alive is not None
-        self._db = sqlite3.connect(self.file, timeout=60, isolation_level=None)
-        with self._errors():
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # a reply is on the disk before it counts as received
-            self._db.executescript(_TABLES)
-            self._set_new("schema", str(_SCHEMA))
-            self._set_new("salt", secrets.token_hex(32))
-            self._release_dead()
         if self.recall("schema") != str(_SCHEMA):
             raise MachineError(f"{self.file}: written by another version (schema {self.recall('schema')}); use --cache")
         self.salt = bytes.fromhex(self.recall("salt") or "")
+
+    def _open(self) -> None:
+        with self._errors():
+            self._db = sqlite3.connect(self.file, timeout=60, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")  # a reply is on the disk before it counts as received
+            self._db.executescript(_TABLES)
+            for name, value in (("schema", str(_SCHEMA)), ("salt", secrets.token_hex(32))):
+                self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
+            self._release_dead()
 
     def __enter__(self) -> Ledger:
         return self
@@ -216,28 +221,18 @@ class Ledger:
             row = self._db.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
         return row is not None and row[0] != self._me and self._lives(row[0])
 
-    def _set_new(self, name: str, value: str) -> None:
-        self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
-
     def _lives(self, owner: str) -> bool:
         """Whether the process that holds an owner's file is still there."""
         if owner == self._me:
             return True
-        if not (self._owners / owner).exists():
-            return False
-        handle = self._lock(owner)
-        if handle is not None:
-            handle.close()
-        return handle is None
-
-    def _lock(self, owner: str) -> IO[bytes] | None:
-        handle = (self._owners / owner).open("ab")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (self._owners / owner).open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            handle.close()
-            return None
-        return handle
+            return True
+        except FileNotFoundError:
+            return False
+        return False
 
     def _release_dead(self) -> None:
         """Clear up after killed processes."""
@@ -254,8 +249,10 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-            finally:
-                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

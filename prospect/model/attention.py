@@ -11,8 +11,8 @@ CUDA: torch's varlen kernel, or flash-attn where it is asked for and installed.
 from __future__ import annotations
 
 import importlib.util
-import itertools
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,15 +30,15 @@ NAME_FLASH = "prospect_packed_flash"
 class Packing:
     """Where the sequences of a packed row begin and end."""
 
-    bounds: tuple[int, ...]  # n+1 offsets
-    offsets: Tensor  # the same as int32 on the device, for the kernels
+    lengths: list[int]  # n
+    offsets: Tensor  # n+1 bounds as int32 on the device, for the kernels
     longest: int
 
     @classmethod
     def of(cls, bounds: tuple[int, ...], device: torch.device) -> Packing:
         """From host offsets; one small copy to the device a batch, none a layer."""
-        longest = max(end - start for start, end in itertools.pairwise(bounds))
-        return cls(bounds, torch.tensor(bounds, dtype=torch.int32, device=device), longest)
+        lengths = [end - start for start, end in pairwise(bounds)]
+        return cls(lengths, torch.tensor(bounds, dtype=torch.int32, device=device), max(lengths))
 
 
 def packed_attention(
@@ -59,12 +59,9 @@ def packed_attention(
     on_kernel = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and softcap is None
     if on_kernel:
         return _varlen(query, key, value, packing, scaling, sliding_window), None
-    pieces = [
-        _one_sequence(
-            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], scaling, sliding_window, softcap
-        )
-        for start, end in zip(packing.bounds, packing.bounds[1:], strict=False)
-    ]
+    # split, not slices: a slice's backward fills a gradient of the whole row with zeros, once for each sequence
+    parts = zip(*(x.split(packing.lengths, dim=2) for x in (query, key, value)), strict=True)
+    pieces = [_one_sequence(q, k, v, scaling, sliding_window, softcap) for q, k, v in parts]
     return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 
@@ -137,7 +134,7 @@ def _one_sequence(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = query @ key.repeat_interleave(repeats, 1).transpose(2, 3) * scale
     scores = (scores / softcap).tanh() * softcap
-    weights = scores.masked_fill(~visible, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
+    weights = scores.masked_fill(~visible, float("-inf")).softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
     return weights @ value.repeat_interleave(repeats, 1)
 
 

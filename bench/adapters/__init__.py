@@ -1,0 +1,1 @@
+"""One file a framework: how it trains on a job's rows with a meter attached."""

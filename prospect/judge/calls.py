@@ -1,0 +1,197 @@
+"""Asking for what the ledger lacks: concurrent, retried, and safe to stop at any moment.
+
+The order of things for each attempt: claim the key, write the intent, send, write the reply. A stop (Ctrl-C, a refused
+key, the limit of requests) sends nothing more but waits for what is under way, because it may have been paid for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prospect.errors import MachineError, ProspectError, UserError
+from prospect.judge.client import KEY_VARIABLE, Endpoint, Next, Response
+from prospect.judge.ledger import Claim, Fate, Ledger, Reply
+from prospect.judge.pace import Pace
+
+Request = Mapping[str, Any]
+_POLL = 0.1  # seconds between looks at keys that another process is asking for
+
+
+class Interrupted(ProspectError):
+    """The run was stopped before its end; the same command continues it."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a request is tried, the scale and cap of the waits, and how many failures in a row end the run."""
+
+    tries: int = 8
+    base: float = 0.5
+    cap: float = 60.0
+    failures_in_a_row: int = 20
+
+    def wait(self, attempt: int) -> float:
+        """Seconds before the next try: full jitter, so that clients do not come back together."""
+        return random.uniform(0.0, min(self.cap, self.base * 2.0**attempt))
+
+
+class Caller:
+    """Asks an endpoint; every attempt goes through the ledger. ``sent`` counts the requests of this run."""
+
+    def __init__(
+        self, endpoint: Endpoint, ledger: Ledger, concurrency: int, patience: Patience, max_requests: int | None
+    ) -> None:
+        self.endpoint, self.ledger, self.patience = endpoint, ledger, patience
+        self.sent = 0
+        self._max_requests = max_requests
+        self._concurrency = concurrency
+        self._pace = Pace(concurrency)
+        self._stopped = asyncio.Event()
+        self._why: ProspectError | None = None
+        self._in_a_row = 0
+
+    async def ask_all(self, requests: Mapping[str, Request], done: Callable[[], None]) -> dict[str, str]:
+        """Ask for every key, calling ``done`` as each is settled; returns what failed, with the last reason.
+
+        Raises:
+            ProspectError: the run was stopped. What was received is in the ledger.
+        """
+        queue = deque(requests)
+        failures: dict[str, str] = {}
+
+        async def work() -> None:
+            while queue and not self._stopped.is_set():
+                key = queue.popleft()
+                claim = self.ledger.claim(key, requests[key])
+                if claim is Claim.busy:
+                    queue.append(key)
+                    await self.pause()
+                    continue
+                if claim is Claim.mine:
+                    try:
+                        failure = await self._settle(key, requests[key])
+                    finally:
+                        self.ledger.release(key)
+                    if failure is not None:
+                        failures[key] = failure
+                if not self._stopped.is_set():
+                    done()
+
+        with _signals(self._interrupt):
+            results = await asyncio.gather(
+                *(work() for _ in range(min(self._concurrency, len(queue)))), return_exceptions=True
+            )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        self.check()
+        return failures
+
+    async def attempt(self, key: str, request: Request) -> Response:
+        """Try a claimed key until it is answered, refused for good, or patience ends; the last response."""
+        response = await self._send(key, request)
+        for attempt in range(self.patience.tries - 1):
+            if response.reply.fate is Fate.garbled and self.ledger.answers((key,)):
+                return replace(response, next=Next.done)  # asked again in vain: kept as it is, without a verdict
+            if response.next is not Next.retry:
+                break
+            await self.pause(self.patience.wait(attempt) if response.wait is None else response.wait)
+            response = await self._send(key, request)
+        return response
+
+    async def pause(self, seconds: float = _POLL) -> None:
+        """Wait, but not past a stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+
+    def check(self) -> None:
+        """Raise what stopped the run, if anything has."""
+        if self._why is not None:
+            raise self._why
+
+    def stop(self, why: ProspectError) -> None:
+        """Send nothing more; the first reason is the one that is told."""
+        self._why = self._why or why
+        self._stopped.set()
+        self._pace.resume()
+
+    async def _settle(self, key: str, request: Request) -> str | None:
+        """Ask for one key; why it has no answer, if it has none."""
+        response = await self.attempt(key, request)
+        if response.next is Next.done:
+            self._in_a_row = 0
+            return None
+        note = response.reply.note
+        if response.next is Next.stop:
+            self.stop(refusal(self.endpoint.base_url, request.get("model"), note))
+        self._in_a_row += 1
+        if self._in_a_row >= self.patience.failures_in_a_row:
+            self.stop(MachineError(f"{self.endpoint.base_url}: {self._in_a_row} requests in a row failed; last: {note}"))
+        return note
+
+    async def _send(self, key: str, request: Request) -> Response:
+        """One attempt, written down before and after."""
+        async with self._pace.slot() as entered:
+            if self._max_requests is not None and self.sent >= self._max_requests:
+                self.stop(Interrupted(f"--max-requests {self._max_requests} reached; the same command continues"))
+            if self._stopped.is_set():
+                return Response(Reply(Fate.refused, note="stopped"), Next.give_up)
+            self.sent += 1
+            call = self.ledger.intend(key)
+            try:
+                response = await self.endpoint.complete(request)
+                self.ledger.record(call, response.reply)
+            except Exception as error:
+                self.stop(error if isinstance(error, ProspectError) else MachineError(repr(error)))
+                raise
+        if response.throttled:
+            wait = response.wait if response.wait is not None else self.patience.base
+            self._pace.throttled(entered, wait)
+        elif response.next is Next.done:
+            self._pace.clean()
+        return response
+
+    def _interrupt(self) -> None:
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        print("stopping: waiting for the requests under way; once more to leave them behind", flush=True)
+        self.stop(Interrupted("interrupted; the same command continues"))
+
+
+def refusal(base_url: str, model: object, note: str) -> UserError:
+    """What to do about a refusal that any other request would get too."""
+    if note.startswith(("status 401", "status 403")):
+        return UserError(f"{base_url} refuses the key in {KEY_VARIABLE}: {note}")
+    if note.startswith("status 404"):
+        return UserError(f"{base_url} does not serve -j {model}: {note}")
+    return UserError(f"{base_url}: {note}")
+
+
+class _signals:
+    """Ctrl-C and SIGTERM end a run in order, while this block runs in the main thread."""
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, handler: Callable[[], None]) -> None:
+        self._handler = handler
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        try:
+            for number in self._SIGNALS:
+                self._loop.add_signal_handler(number, self._handler)
+        except (RuntimeError, ValueError):
+            pass  # not the main thread: whoever runs us there handles signals
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._SIGNALS:
+            self._loop.remove_signal_handler(number)

@@ -1,0 +1,190 @@
+"""Which model judges and which parameters it takes: found out by asking, once for each endpoint and model.
+
+Models retire and servers differ, so nothing is assumed: without ``-j`` the first candidate that the server lists and
+does not retire soon is taken; a short probe tells which parameters are refused and whether the model reasons first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from typing import Any
+
+from prospect.errors import MachineError, UserError, nearest
+from prospect.judge.calls import Caller, refusal
+from prospect.judge.client import Next, Response
+from prospect.judge.ledger import Claim, Fate, request_key
+from prospect.judge.reply import read
+
+# As of 2026-11: what OpenAI's deprecation page names in place of gpt-4.1 and gpt-4o, gpt-5-mini, gpt-5-nano.
+CANDIDATES = ("gpt-6-luna", "gpt-5.6-terra", "gpt-5.6-luna")
+_SOON_DAYS = 60
+_THINKING_TOKENS = 4096  # a judge that reasons needs room before its verdict
+_PROBE = [{"role": "user", "content": 'Reply with the single word "ready".'}]
+_MAX_PROBES = 8
+_LIST_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an endpoint accepts for a model: the name and value of the token limit, and optional parameters."""
+
+    limit_name: str
+    limit: int
+    temperature: bool = True
+    seed: bool = True
+    low_effort: bool = False
+    shutdown_date: str | None = None
+
+    def request(self, model: str, messages: Sequence[Mapping[str, str]], seed: int) -> dict[str, Any]:
+        """The body of a chat completion."""
+        body: dict[str, Any] = {"model": model, "messages": list(messages), self.limit_name: self.limit}
+        if self.temperature:
+            body["temperature"] = 0
+        if self.seed:
+            body["seed"] = seed
+        if self.low_effort:
+            body["reasoning_effort"] = "low"
+        return body
+
+    def without(self, refusal: str) -> Capabilities | None:
+        """These, less the parameter that a refusal names; None where it names none that can go."""
+        if self.low_effort and "reasoning_effort" in refusal:
+            return replace(self, low_effort=False)
+        if re.search(rf"\b{self.limit_name}\b", refusal):
+            other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}[self.limit_name]
+            return replace(self, limit_name=other)
+        if self.temperature and "temperature" in refusal:
+            return replace(self, temperature=False)
+        if self.seed and re.search(r"\bseed\b", refusal):
+            return replace(self, seed=False)
+        return None
+
+
+def recall(caller: Caller, model: str, limit: int) -> Capabilities | None:
+    """What an earlier preflight found, where it was made with the same ledger."""
+    found = caller.ledger.recall(_fact(caller, model, limit))
+    return Capabilities(**json.loads(found)) if found else None
+
+
+async def choose(caller: Caller) -> str:
+    """A judge for those who named none.
+
+    Raises:
+        UserError: the endpoint serves none of the candidates, nor one model only.
+    """
+    listed = await _listed(caller)
+    served = {str(model["id"]): model.get("shutdown_date") for model in listed or ()}
+    for name in CANDIDATES:
+        if name in served and _days_left(served[name]) > _SOON_DAYS:
+            return name
+    if len(served) == 1:
+        return next(iter(served))
+    some = ", ".join(sorted(served)[:8]) or "nothing that it lists"
+    raise UserError(
+        f"no judge: {caller.endpoint.base_url} has none of {', '.join(CANDIDATES)}; name one with -j (it serves {some})"
+    )
+
+
+async def preflight(caller: Caller, model: str, limit: int) -> Capabilities:
+    """Probe a model's parameters and remember them. ``limit``: tokens that a plain verdict needs.
+
+    Raises:
+        UserError: the model is unknown, retired, or refuses even the plainest request.
+        MachineError: the endpoint does not answer.
+    """
+    listed = await _listed(caller)
+    served = {str(entry["id"]): entry.get("shutdown_date") for entry in listed or ()}
+    shutdown = served.get(model)
+    if _days_left(shutdown) < 0:
+        raise UserError(f"-j {model} was shut down on {shutdown}; it serves {', '.join(sorted(served)[:8])}")
+    first = Capabilities("max_completion_tokens" if caller.endpoint.hosted else "max_tokens", limit, shutdown_date=shutdown)
+    found = await _probed(caller, model, first, served)
+    caller.ledger.remember(_fact(caller, model, limit), json.dumps(asdict(found)))
+    return found
+
+
+def retirement(model: str, found: Capabilities) -> str | None:
+    """A warning where the judge will soon be gone."""
+    days = _days_left(found.shutdown_date)
+    return f"{model} is shut down on {found.shutdown_date}, in {days:.0f} days" if days <= _SOON_DAYS else None
+
+
+async def _probed(caller: Caller, model: str, trial: Capabilities, served: Mapping[str, Any]) -> Capabilities:
+    """Leave out what is refused, one parameter a probe; give a model that reasons room and ask for little of it."""
+    refused: set[Capabilities] = set()
+    for _ in range(_MAX_PROBES):
+        answer = await _probe(caller, trial.request(model, _PROBE, 0))
+        if isinstance(answer, bytes):
+            reply = read(answer)
+            if reply is None or trial.limit >= _THINKING_TOKENS or not reply.reasons:
+                return trial
+            trial = replace(trial, limit=_THINKING_TOKENS, low_effort=True)
+            continue
+        if answer.reply.status == 404:
+            hint = nearest(model, served) or (f"; it serves {', '.join(sorted(served)[:8])}" if served else "")
+            raise UserError(f"{caller.endpoint.base_url} does not serve -j {model}{hint} ({answer.reply.note})")
+        refused.add(trial)
+        fewer = trial.without(f"{(answer.error or {}).get('param')} {answer.reply.note}")
+        if answer.next is not Next.give_up or fewer is None or fewer in refused:
+            raise UserError(f"{caller.endpoint.base_url} refuses -j {model}: {answer.reply.note}")
+        trial = fewer
+    raise UserError(f"{caller.endpoint.base_url} refuses -j {model} with every set of parameters that was tried")
+
+
+async def _probe(caller: Caller, request: dict[str, Any]) -> bytes | Response:
+    """One short request through the ledger, as it may cost something; its raw answer, or the refusal."""
+    key = request_key(caller.endpoint.base_url, request)
+    claim = caller.ledger.claim(key, request)
+    while claim is Claim.busy:  # another process is at the same probe
+        await caller.pause()
+        claim = caller.ledger.claim(key, request)
+    if claim is Claim.answered:
+        return caller.ledger.answers((key,))[key]
+    try:
+        response = await caller.attempt(key, request)
+    finally:
+        caller.ledger.release(key)
+    caller.check()
+    if response.reply.fate in (Fate.answered, Fate.garbled):
+        return response.reply.body
+    if response.next is Next.retry:
+        raise MachineError(f"{caller.endpoint.base_url} does not answer: {response.reply.note}")
+    return response
+
+
+async def _listed(caller: Caller) -> list[Mapping[str, Any]] | None:
+    """The models that the server lists; None where it has no list.
+
+    Raises:
+        UserError: it refuses the key.
+        MachineError: it cannot be reached.
+    """
+    caller.endpoint.check_key()
+    found = await caller.endpoint.models()
+    for attempt in range(_LIST_TRIES - 1):
+        if isinstance(found, list) or found.next is not Next.retry:
+            break
+        await caller.pause(caller.patience.wait(attempt))
+        found = await caller.endpoint.models()
+    if isinstance(found, list):
+        return found
+    if found.reply.status is None:
+        raise MachineError(f"{caller.endpoint.base_url} cannot be reached: {found.reply.note}")
+    if found.reply.status in (401, 403):
+        raise refusal(caller.endpoint.base_url, None, found.reply.note)
+    return None
+
+
+def _days_left(shutdown: Any) -> float:
+    try:
+        return float((date.fromisoformat(str(shutdown)[:10]) - date.today()).days)
+    except ValueError:
+        return float("inf")
+
+
+def _fact(caller: Caller, model: str, limit: int) -> str:
+    return f"capabilities {caller.endpoint.base_url} {model} {limit}"

@@ -1,0 +1,79 @@
+"""Reading a raw chat completion. Kept apart from asking, so that a better reader costs nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_OPEN_THOUGHT = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One reply of a judge. ``text`` is without its thoughts; ``fault`` says why it can hold no verdict."""
+
+    text: str
+    fault: str
+    model: str
+    fingerprint: str
+    prompt_tokens: int
+    completion_tokens: int
+    reasons: bool
+
+
+def read(body: bytes) -> Completion | None:
+    """A chat completion's body as text and counts; None where it is none."""
+    try:
+        content = json.loads(body)
+        choice = content["choices"][0]
+        message = choice["message"]
+        raw = message.get("content")
+        usage = content.get("usage") or {}
+        details = usage.get("completion_tokens_details") or {}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    if raw is not None and not isinstance(raw, str):
+        return None
+    text, cut = strip_thoughts(raw or "")
+    finish = choice.get("finish_reason")
+    thoughts = message.get("reasoning_content") or message.get("reasoning") or text != (raw or "").strip()
+    return Completion(
+        text=text,
+        fault=_fault(text, finish, message.get("refusal"), cut),
+        model=str(content.get("model") or ""),
+        fingerprint=str(content.get("system_fingerprint") or ""),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        reasons=bool(thoughts or cut or _count(details.get("reasoning_tokens"))),
+    )
+
+
+def is_completion(body: bytes) -> bool:
+    """Whether a body with status 200 is a chat completion at all."""
+    return read(body) is not None
+
+
+def strip_thoughts(text: str) -> tuple[str, bool]:
+    """The text after its thoughts, and whether they were cut off before their end."""
+    text = _THOUGHT.sub("", text)
+    text = _END_OF_THOUGHT.split(text)[-1]  # templates that open the thought in the prompt leave only its end
+    cut = _OPEN_THOUGHT.search(text)
+    return (text[: cut.start()].strip(), True) if cut else (text.strip(), False)
+
+
+def _fault(text: str, finish: Any, refusal: Any, cut: bool) -> str:
+    if refusal:
+        return "refusal"
+    if finish == "content_filter":
+        return "content filter"
+    if cut or finish == "length":  # "Response 1 is more detailed, but" must not count for Response 1
+        return "truncated"
+    return "" if text else "empty"
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,127 @@
+"""What all outcomes of a comparison say: a win rate with its interval, and whether the judge can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prospect.judge.games import Outcome, Status
+from prospect.stats.bootstrap import Estimate, cluster_means, estimate
+from prospect.stats.intervals import Interval, clopper_pearson, sign_test, wilson
+
+
+@dataclass(frozen=True, slots=True)
+class Decisive:
+    """Prompts that one side won, ties left out: shares of them, and the sign test."""
+
+    wins: int
+    losses: int
+    wilson95: Interval
+    clopper_pearson95: Interval
+    sign_test_p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What the order did: the candidate's score when shown second less that when shown first, over pairs judged in
+    both orders; and the share of these whose verdict did not survive the swap."""
+
+    gap: Estimate
+    flip_rate: float
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One side's answers: lengths in characters, and how many differ."""
+
+    lengths: tuple[int, ...]
+    distinct: int
+
+    @property
+    def distinct_share(self) -> float:
+        """1 where no answer comes twice; a constant answer can fool a judge."""
+        return self.distinct / len(self.lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts are of pairs; wins + ties + losses + unparsed + failed = total. ``bounds``: the win rate if everything
+    without a verdict were lost, and if it were won."""
+
+    total: int
+    prompts: int
+    wins: int
+    ties: int
+    losses: int
+    unparsed: int
+    failed: int
+    inconsistent: int
+    half: int
+    win_rate: Estimate | None
+    bounds: Interval
+    decisive: Decisive
+    position: Position | None
+    candidate: Answers
+    baseline: Answers
+
+    @property
+    def length_ratio(self) -> float | None:
+        """Mean length of the candidate's answers over the baseline's."""
+        theirs = sum(self.baseline.lengths)
+        return sum(self.candidate.lengths) / theirs if theirs else None
+
+
+def summarise(outcomes: Sequence[Outcome], seed: int) -> Summary:
+    """All figures of a comparison; ``seed`` is the bootstrap's."""
+    scores = [outcome.score for outcome in outcomes if outcome.score is not None]
+    counts = {status: sum(outcome.status is status for outcome in outcomes) for status in Status}
+    scored = [(outcome.pair.prompt_id, outcome.score) for outcome in outcomes if outcome.score is not None]
+    means = cluster_means(scored)
+    return Summary(
+        total=len(outcomes),
+        prompts=len({outcome.pair.prompt_id for outcome in outcomes}),
+        wins=sum(score > 0.5 for score in scores),
+        ties=sum(score == 0.5 for score in scores),
+        losses=sum(score < 0.5 for score in scores),
+        unparsed=counts[Status.unparsed],
+        failed=counts[Status.failed],
+        inconsistent=counts[Status.inconsistent],
+        half=counts[Status.half],
+        win_rate=estimate(means, seed),
+        bounds=(_mean_if(outcomes, 0.0), _mean_if(outcomes, 1.0)),
+        decisive=_decisive(int((means > 0.5).sum()), int((means < 0.5).sum())),
+        position=_position(outcomes, seed),
+        candidate=_answers([outcome.pair.candidate for outcome in outcomes]),
+        baseline=_answers([outcome.pair.baseline for outcome in outcomes]),
+    )
+
+
+def _mean_if(outcomes: Sequence[Outcome], unknown: float) -> float:
+    rows = [(o.pair.prompt_id, unknown if o.score is None else o.score) for o in outcomes]
+    means = cluster_means(rows)
+    return math.fsum(means) / len(means)
+
+
+def _decisive(wins: int, losses: int) -> Decisive:
+    n = wins + losses
+    return Decisive(wins, losses, wilson(wins, n), clopper_pearson(wins, n), sign_test(wins, losses))
+
+
+def _position(outcomes: Sequence[Outcome], seed: int) -> Position | None:
+    """None without pairs that have a verdict in both orders."""
+    gaps = []
+    for outcome in outcomes:
+        scores = {judgment.game.candidate_first: judgment.score for judgment in outcome.judgments}
+        first, second = scores.get(True), scores.get(False)
+        if first is not None and second is not None:
+            gaps.append((outcome.pair.prompt_id, second - first))
+    gap = estimate(cluster_means(gaps), seed, low=-1.0)
+    if gap is None:
+        return None
+    return Position(gap, sum(value != 0 for _, value in gaps) / len(gaps), len(gaps))
+
+
+def _answers(texts: Sequence[str]) -> Answers:
+    return Answers(tuple(map(len, texts)), len(set(texts)))

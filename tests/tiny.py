@@ -1,0 +1,135 @@
+"""A run small enough for tests: generated pairs of ragged length, a Llama of two layers, and what a trainer needs."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prospect.config.schema import Config, DatasetConfig, ModelConfig, Truncation
+from prospect.model.policy import Policy
+from prospect.parallel import World
+from prospect.reference import CachedReference, LiveReference, Reference, ReferenceStore
+from trainers import TRAINERS, make_trainer
+from trainers.basic import BasicTrainer, Engine
+from trainers.reference_pass import fill
+from trainers.setup import prepare_data, prepare_policy, prepare_text
+
+WORDS = "red green blue apple pear plum river stone cloud bright quiet seven walks sings under over the a".split()
+SHAPE: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 320,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+LOSSES = {"sft": "SFTTrainer", "dpo": "DPOTrainer", "kto": "KTOTrainer", "kto-simple": "SimpleKTOTrainer"}
+SINGLE = World()
+
+
+def pairs(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Rows of different prompts; an answer has 1 to 40 words."""
+    rng = random.Random(seed)
+
+    def words(most: int) -> str:
+        return " ".join(rng.choices(WORDS, k=rng.choice((1, 2, 3, 5, 8, most))))
+
+    return [{"prompt": f"{i}: {words(20)}?", "chosen": words(40), "rejected": words(40)} for i in range(count)]
+
+
+def write_pairs(file: Path, count: int, seed: int = 0) -> Path:
+    """Generated pairs as JSON lines."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in pairs(count, seed)))
+    return file
+
+
+def config(folder: Path, loss: str = "sft", count: int = 40, **changes: Any) -> Config:
+    """A run below ``folder``; ``changes`` are keys of Config, or of its model where Config has none."""
+    data = folder / f"pairs-{count}.jsonl"
+    if not data.is_file():
+        write_pairs(data, count)
+    kind = TRAINERS[LOSSES[loss]].Config
+    made = Config(
+        loss=kind(name=loss, trainer=LOSSES[loss]),
+        model=ModelConfig(
+            name="tiny",
+            architecture=dict(SHAPE),
+            max_length=160,
+            max_prompt_length=96,
+            batch_size=8,
+            tokens_per_microbatch=400,
+        ),
+        datasets={"pairs": DatasetConfig(path=str(data), test_fraction=0.2)},
+        exp_name=loss,
+        cache_dir=str(folder),
+        lr=1e-3,
+        n_eval_examples=8,
+        eval_every=16,
+        minimum_log_interval_secs=0.0,
+        truncation_mode=Truncation.auto,
+    )
+    for key, value in changes.items():
+        target = made if key in Config.__dataclass_fields__ else made.model
+        assert key in type(target).__dataclass_fields__, key
+        setattr(target, key, value)
+    return made
+
+
+def trainer_and_engine(
+    config: Config, world: World = SINGLE, live: bool = False, drift: float = 0.3, double: bool = False
+) -> tuple[BasicTrainer, Engine]:
+    """What one optimizer step needs. The policy is moved off the reference by noise of size ``drift``."""
+    trainer = make_trainer(config)
+    text = prepare_text(config, None)
+    data = prepare_data(config, trainer, text)
+
+    def load() -> Policy:
+        policy = prepare_policy(config, None, text, world)
+        return replace(policy, model=policy.model.double()) if double else policy
+
+    policy, frozen = load(), load()
+    reference: Reference | None = None
+    if trainer.needs_reference:
+        reference = LiveReference(frozen)
+        if not live:
+            store = ReferenceStore(Path(config.cache_dir) / "reference", config.exp_name or "run")
+            fill(store, data, trainer.needs_mismatched, True, lambda: frozen, world)
+            reference = CachedReference(store)
+    move(policy, drift)
+    return trainer, Engine(policy, reference, data, world)
+
+
+def move(policy: Policy, size: float, seed: int = 5) -> None:
+    """Add noise to all weights, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in policy.model.parameters():
+            noise = torch.randn(p.shape, generator=generator).to(p.dtype)
+            p.add_(noise * size * p.std().clamp(min=0.02))
+
+
+def gradients(
+    trainer: BasicTrainer, engine: Engine, number: int = 0, change: Callable[[list[Any]], list[Any]] = list
+) -> tuple[dict[str, float], torch.Tensor]:
+    """Metrics and the whole gradient of one optimizer step; ``change`` may reorder or pick its records."""
+    engine.policy.model.zero_grad(set_to_none=True)
+    tally = trainer.step(change(engine.data.step(number)), number, engine, train=True)
+    parameters = list(engine.policy.model.parameters())
+    engine.world.sum_gradients(parameters)
+    means = tally.joined(engine.world.gather(tally)).means()
+    return means, torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None]).clone()
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """|one − other| / |other|."""
+    return float((one - other).norm() / other.norm())
