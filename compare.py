@@ -26,6 +26,9 @@ def main(argv: list[str]) -> int:
     except ProspectError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 4
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -45,7 +47,8 @@ class Meter:
     steps: int
     rss_start: float = field(default_factory=lambda: memory("VmRSS"))  # after the imports, before any model
     begun: float = field(default_factory=time.perf_counter)
-    reference_s: float = 0.0
+    reference_s: float = 0.0  # wall and processor time of the reference pass
+    reference_cpu: float = 0.0
     init_s: float = 0.0
     moments: list[Moment] = field(default_factory=list)  # before the first step, and after each
     real: list[int] = field(default_factory=list)  # tokens that the policy is trained on, a step
@@ -54,6 +57,15 @@ class Meter:
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)  # of the (chosen) answers, mean a step; empty where not logged
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Around everything that precomputing reference log-probabilities takes."""
+        start = Moment.now()
+        yield
+        end = Moment.now()
+        self.reference_s += end.wall - start.wall
+        self.reference_cpu += end.cpu - start.cpu
 
     def ready(self) -> None:
         """Everything is loaded; the first step begins."""
@@ -98,6 +110,7 @@ class Meter:
             "med_step": round(median(durations), 4),
             "init_s": round(self.init_s, 2),
             "ref_s": round(self.reference_s, 2),
+            "ref_cpu": round(self.reference_cpu, 2),
             "loss": self.losses[0],
             "grad_norm": self.grad_norms[0],
             "logps": self.logps[0] if self.logps else None,

@@ -96,7 +96,7 @@ class BasicTrainer:
             references = [engine.reference.logps(b).to(cpu) for b in batches] if engine.reference is not None else []
         parts = world.gather((policies, references, [batch.roles for batch in batches]))
         policy = Logps.joined([x for part in parts for x in part[0]])
-        reference = Logps.joined([x for part in parts for x in part[1]]) if references else None
+        reference = Logps.joined([x for part in parts for x in part[1]]) if engine.reference is not None else None
         chosen = _chosen([role for part in parts for roles in part[2] for role in roles], cpu)
         policy.tokens.requires_grad_(train)
         loss = self.losses(policy, reference, chosen, kl)

@@ -65,7 +65,7 @@ def _sample(config: Config, world: World) -> int:
 def _alpacaeval(config: Config, world: World) -> int:
     """``mode=alpacaeval``: answers in the form that the alpaca_eval command takes."""
     given = config.datasets.get("alpacaeval", DatasetConfig(source="alpacaeval"))
-    config = replace(config, datasets={"alpacaeval": given}, split=Split.test)
+    config = replace(config, datasets={"alpacaeval": given}, split=Split.all)
     file = Path(config.samples_dir) / f"alpaca_{config.exp_name}.json"
     samples, key = _answers(config, world, file)
     if world.is_main:

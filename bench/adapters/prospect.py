@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +42,8 @@ def train(job: Job, rows: Seq[Row], scratch: Path, meter: Meter) -> None:
     data = prepare_data(config, trainer, text)
     data = _InOrder(data.train, data.evaluation, _FileOrder(data.order.pools, [1.0], 0), config, len(rows))
     policy = prepare_policy(config, None, text, world)
-    start = time.perf_counter()
-    reference, _ = prepare_reference(config, trainer, data, text, world, None, policy)
-    meter.reference_s = time.perf_counter() - start
+    with meter.reference():
+        reference, _ = prepare_reference(config, trainer, data, text, world, None, policy)
     run = Run.of(config)
     run.folder.mkdir(parents=True)
     engine = Engine(policy, reference, data, world)

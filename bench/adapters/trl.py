@@ -6,12 +6,12 @@ the report of the one before; answers are cut at max_length and prompts that fil
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from transformers import AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
@@ -39,6 +39,7 @@ def train(job: Job, rows: Seq[Row], scratch: Path, meter: Meter) -> None:
         lr_scheduler_type="constant",
         train_sampling_strategy="sequential",
         gradient_checkpointing=job.checkpointing,
+        use_cpu=not torch.cuda.is_available(),
         bf16=job.dtype == "bfloat16",
         seed=job.seed,
         logging_steps=1,
@@ -68,10 +69,8 @@ def _metered(trainer: Any, meter: Meter, examples: int) -> Any:
             return super().training_step(model, inputs, *args, **kwargs)
 
         def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            found = super()._precompute_ref_logps(*args, **kwargs)
-            meter.reference_s += time.perf_counter() - start
-            return found
+            with meter.reference():
+                return super()._precompute_ref_logps(*args, **kwargs)
 
     return Metered
 

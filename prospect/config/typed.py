@@ -94,15 +94,21 @@ def _build(kind: type, values: Mapping[str, Any], at: str, errors: list[str]) ->
             else:
                 errors.append(f"{at}{key}: `{value}` is no group of keys; set {at}{key}.<key>=…")
         elif key == "datasets" and isinstance(value, Mapping):
-            plain[key] = {
-                name: _build(DatasetConfig, row or {}, f"datasets.{name}.", errors) for name, row in value.items()
-            }
+            plain[key] = {name: _dataset(str(name), row or {}, errors) for name, row in value.items()}
         else:
             try:
                 plain[key] = _leaf(kind, key, value)
             except (OmegaConfBaseException, ValueError):
                 errors.append(f"{at}{key}: `{value}` is not {_expected(hints[key], str(value))}")
     return kind(**plain) if not errors else kind()
+
+
+def _dataset(name: str, row: Mapping[str, Any], errors: list[str]) -> DatasetConfig:
+    """One data set; a known name is its own source where none is given."""
+    source = name if name in choices("datasets") else DatasetConfig().source
+    built = _build(DatasetConfig, {"source": source, **row}, f"datasets.{name}.", errors)
+    assert isinstance(built, DatasetConfig)
+    return built
 
 
 def _leaf(kind: type, key: str, value: Any) -> Any:

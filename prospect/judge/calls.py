@@ -86,7 +86,7 @@ class Caller:
                 if not self._stopped.is_set():
                     done()
 
-        with _signals(self._interrupt):
+        with _Signals(self._interrupt):
             results = await asyncio.gather(
                 *(work() for _ in range(min(self._concurrency, len(queue)))), return_exceptions=True
             )
@@ -135,7 +135,9 @@ class Caller:
             self.stop(refusal(self.endpoint.base_url, request.get("model"), note))
         self._in_a_row += 1
         if self._in_a_row >= self.patience.failures_in_a_row:
-            self.stop(MachineError(f"{self.endpoint.base_url}: {self._in_a_row} requests in a row failed; last: {note}"))
+            self.stop(
+                MachineError(f"{self.endpoint.base_url}: {self._in_a_row} requests in a row failed; last: {note}")
+            )
         return note
 
     async def _send(self, key: str, request: Request) -> Response:
@@ -176,7 +178,7 @@ def refusal(base_url: str, model: object, note: str) -> UserError:
     return UserError(f"{base_url}: {note}")
 
 
-class _signals:
+class _Signals:
     """Ctrl-C and SIGTERM end a run in order, while this block runs in the main thread."""
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)

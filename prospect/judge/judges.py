@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prospect import demo
-from prospect.errors import UserError
 from prospect.judge.calls import Caller, Patience
 from prospect.judge.client import Endpoint
 from prospect.judge.games import Game, Judgment
@@ -24,8 +23,8 @@ _TOKENS_A_CHARACTER = 0.2  # measured on 41,732 real judgments: 311 + 0.200 · c
 _TEMPLATE_TOKENS_A_CHARACTER = 0.23
 
 OFFLINE: Mapping[str, Callable[[str, str], float]] = {
-    "rule": lambda conversation, answer: demo.score(conversation, answer),
-    "longest": lambda conversation, answer: len(answer),
+    "rule": demo.score,
+    "longest": lambda _, answer: len(answer),
 }
 
 
@@ -72,7 +71,7 @@ def judge_hosted(options: Options, prompt: JudgePrompt, games: Sequence[Game], p
 def estimate_cost(options: Options, prompt: JudgePrompt, games: Sequence[Game]) -> str:
     """What a run would take, in words; asks nobody."""
     with Ledger(options.cache) as ledger:
-        requests = [prompt.messages(ledger.salt, game.pair.conversation, *game.shown) for game in games]
+        requests = [_messages(prompt, ledger, game) for game in games]
         cached = asyncio.run(_cached(options, prompt, games, ledger))
     template = len(prompt.system) + len(prompt.user)
     texts = sum(len(message["content"]) for messages in requests for message in messages) - template * len(games)
@@ -172,13 +171,3 @@ def _session(
         tally=tally,
     )
     return Session(model, judgments, options.base_url, answered_as, spent, tuple(warnings))
-
-
-def known_judge(name: str) -> None:
-    """Refuse names that a later version may give a meaning.
-
-    Raises:
-        UserError: the name is empty.
-    """
-    if not name.strip():
-        raise UserError("-j is empty; name a model, `rule` or `longest`")

@@ -43,7 +43,7 @@ CREATE INDEX IF NOT EXISTS calls_by_key ON calls (key);
 
 
 class Fate(StrEnum):
-    """What became of a call. Only ``answered`` and ``garbled`` calls have a body; ``lost`` ones may have been billed."""
+    """What became of a call. ``answered`` and ``garbled`` calls have a body; ``lost`` ones may have been billed."""
 
     answered = "answered"
     garbled = "garbled"  # status 200, but no chat completion

@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NoReturn
+
+from prospect.errors import nearest
 
 OPENAI = "https://api.openai.com/v1"
 
@@ -80,8 +83,17 @@ def parse(argv: list[str], description: str | None = None) -> Options:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line for a mistake, with the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.search(r"unrecognized arguments: (\S+)", message)
+        hint = nearest(unknown[1], self._option_string_actions) if unknown else ""
+        self.exit(2, f"error: {message}{hint}; --help lists the flags\n")
+
+
 def _parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="compare.py",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

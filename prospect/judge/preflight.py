@@ -101,7 +101,9 @@ async def preflight(caller: Caller, model: str, limit: int) -> Capabilities:
     shutdown = served.get(model)
     if _days_left(shutdown) < 0:
         raise UserError(f"-j {model} was shut down on {shutdown}; it serves {', '.join(sorted(served)[:8])}")
-    first = Capabilities("max_completion_tokens" if caller.endpoint.hosted else "max_tokens", limit, shutdown_date=shutdown)
+    first = Capabilities(
+        "max_completion_tokens" if caller.endpoint.hosted else "max_tokens", limit, shutdown_date=shutdown
+    )
     found = await _probed(caller, model, first, served)
     caller.ledger.remember(_fact(caller, model, limit), json.dumps(asdict(found)))
     return found

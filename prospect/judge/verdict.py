@@ -35,17 +35,17 @@ _NOT = re.compile(
     r"\b(?:not|never|neither|nor|cannot|can't|unable|hardly|\w+n't|no (?:better|more|winner)|refuse|unless|if)\b"
 )
 _WORSE = re.compile(
-    rf"{_ANY}[^⟨]*\b(?:not (?:\w+ )?(?:as|nearly|quite)|\w+n't (?:\w+ )?(?:as|nearly)|less|worse|inferior|weaker|falls short)\b"
-    rf"[^⟨]*\b(?:than|as|to|compared to|of)\s+{_ANY}"
+    rf"{_ANY}[^⟨]*\b(?:not (?:\w+ )?(?:as|nearly|quite)|\w+n't (?:\w+ )?(?:as|nearly)|less|worse|inferior|weaker"
+    rf"|falls short)\b[^⟨]*\b(?:than|as|to|compared to|of)\s+{_ANY}"
 )
 _LOSER = re.compile(
-    rf",?\s*\(?\b(?:over|than|rather than|instead of|compared (?:to|with)|versus|vs\.?|unlike|not|and not|beats|outperforms"
-    rf"|surpasses|against)\s+(?:that of |those of )?{_ANY}\)?"
+    rf",?\s*\(?\b(?:over|than|rather than|instead of|compared (?:to|with)|versus|vs\.?|unlike|not|and not|against"
+    rf"|beats|outperforms|surpasses)\s+(?:that of |those of )?{_ANY}\)?"
 )
 _BEATS = re.compile(rf"{_ANY}\s+(?:clearly |easily |narrowly )?(?:beats|outperforms|surpasses|wins)\b")
 _CHOOSES = re.compile(
-    r"\b(?:pick|picked|picking|choose|chose|choosing|chosen|prefer|preferred|select|selected|go with|going with|vote for"
-    r"|favou?r|lean towards?|opt for|recommend)\b[^⟨]*" + _ANY
+    r"\b(?:pick|picked|picking|choose|chose|choosing|chosen|prefer|preferred|select|selected|go with|going with"
+    r"|vote for|favou?r|lean towards?|opt for|recommend)\b[^⟨]*" + _ANY
 )
 _NAMES = re.compile(
     r"\b(?:better|best|winner|winning|preferred|preferable|superior|stronger|choice|verdict|decision|answer|conclusion"
@@ -58,6 +58,7 @@ _IS_MORE = re.compile(_ANY + r"[^⟨]*\b(?:more \w+|(?!other|rather|whether|eith
 _TIE = re.compile(r"\b(?:tie|tied|draw)\b|\bequally (?:good|helpful|strong|matched|valid)\b|\bno (?:clear )?winner\b")
 _ALIKE = re.compile(r"\b(?:equally|equal|identical|the same|comparable)\b")
 _CONCLUDES = re.compile(r"\b(?:overall|finally?|therefore|thus|hence|in conclusion|to conclude|ultimately|so)\b")
+_STRAIGHT = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 _PARTS = re.compile(r"[.!?;:\n]+\s+|\n+|,\s+(?=while|though|although)|,?\s+\b(?:but|however|yet|whereas)\b,?\s+")
 _CONCEDED = re.compile(r"\b(?:while|although|even though|though|if|whereas)\b[^,.;:!?\n]*,")
 _REASON = re.compile(r"\b(?:because|since|due to|as it|as they|for being|given that|even though|although|despite)\b.*")
@@ -135,7 +136,7 @@ def _marked(text: str, labels: str) -> str:
     """The text in lower case, with mentions of the two answers as marks and without quotes of them."""
     text = re.sub(r"```.*?(?:```|$)", " ", text, flags=re.DOTALL)
     text = re.sub(r"^\s*>.*$", " ", text, flags=re.MULTILINE)
-    text = re.sub(r"[“”]", '"', re.sub(r"[‘’]", "'", text))
+    text = text.translate(_STRAIGHT)
     text = re.sub(r'"[^"\n]*"', lambda quote: quote[0].strip('"') if len(quote[0].split()) < 3 else " ", text)
     text = re.sub(r"[*_`#]+", "", text)
     flags = re.IGNORECASE if labels[0].lower() != labels[1].lower() else 0
@@ -163,7 +164,12 @@ def _spoken_verdict(text: str) -> Verdict | None:
         elif weak is not None:
             leaning.append(weak)
     concluded = [verdict for verdict, concludes in decided if concludes]
-    for group in (concluded, [verdict for verdict, _ in decided], [v for v in leaning if v is not Verdict.tie], leaning):
+    for group in (
+        concluded,
+        [verdict for verdict, _ in decided],
+        [v for v in leaning if v is not Verdict.tie],
+        leaning,
+    ):
         if group:
             return group[-1] if len(set(group)) == 1 else None
     return None
@@ -181,7 +187,7 @@ def _clause(clause: str) -> tuple[Verdict | None, Verdict | None]:
         return None, None
     if beats and not marks - {beats[1]}:
         return _OF[beats[1]], None
-    if _TIE.search(clause) and not (len(marks) == 1):
+    if _TIE.search(clause) and len(marks) != 1:
         return Verdict.tie, None
     if re.fullmatch(r"\W*" + _ANY + r"[\W⟨⟩]*", clause) and len(marks) == 1:
         return _OF[marks.pop()], None

@@ -64,3 +64,6 @@ def _child(worker: Worker, config: Config) -> int:
             time.sleep(_SAME_ERROR_SECONDS)
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+    except Exception:
+        time.sleep(_SAME_ERROR_SECONDS)  # may be the echo of another process's error, whose exit stops this one
+        raise

@@ -44,10 +44,9 @@ class World:
             yield cls(device=device)
             return
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
-        try:
-            yield cls(rank, size, device)
-        finally:
-            dist.destroy_process_group()
+        yield cls(rank, size, device)
+        # Not after an error: it would break the others' waiting before this process has said what is wrong.
+        dist.destroy_process_group()
 
     def barrier(self) -> None:
         """Wait for all."""

@@ -1,0 +1,213 @@
+"""What a comparison leaves behind: a line of result.jsonl, a CSV file of games, three lines on the screen.
+
+A line has every key of the original's results (date, total, seed, exp_name, judge, candidate, baseline, config; wins
+and losses count pairs, lengths are in characters here) and the new ones.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prospect.errors import MachineError, UserError
+from prospect.judge.games import Judgment, Outcome
+from prospect.judge.judges import Session
+from prospect.judge.options import Options
+from prospect.judge.prompt import JudgePrompt
+from prospect.judge.samples import Match, Side
+from prospect.judge.summary import Answers, Position, Summary
+from prospect.judge.verdict import Verdict
+from prospect.stats.bootstrap import Estimate
+
+SCHEMA = 1
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
+
+
+def line(options: Options, match: Match, session: Session, prompt: JudgePrompt | None, summary: Summary) -> str:
+    """The comparison as one line of JSON, without its end."""
+    record = {
+        "date": str(datetime.now()),
+        "total": summary.total,
+        "seed": options.seed,
+        "exp_name": match.exp_name,
+        "judge": session.judge,
+        "candidate": _side(match.candidate, summary.candidate, summary.wins),
+        "baseline": _side(match.baseline, summary.baseline, summary.losses),
+        "config": match.config,
+        "schema": SCHEMA,
+        "prompts": summary.prompts,
+        "win_rate": summary.win_rate.mean if summary.win_rate else None,
+        "se": summary.win_rate.se if summary.win_rate else None,
+        "ci95": summary.win_rate.ci95 if summary.win_rate else None,
+        "ci95_method": summary.win_rate.method if summary.win_rate else None,
+        "bounds": summary.bounds,
+        "ties": summary.ties,
+        "inconsistent": summary.inconsistent,
+        "half": summary.half,
+        "unparsed": summary.unparsed,
+        "failed": summary.failed,
+        "decisive": asdict(summary.decisive),
+        "length_ratio": summary.length_ratio,
+        "position": _position(summary.position),
+        "orders": str(options.orders) if session.endpoint else None,
+        "endpoint": session.endpoint,
+        "judge_answered_as": session.answered_as,
+        "prompt": {"name": prompt.name, "version": prompt.version, "sha256": prompt.sha256} if prompt else None,
+        "spent": asdict(session.spent) | {"maybe_billed_unseen": session.spent.tally.maybe_billed}
+        if session.endpoint
+        else None,
+        "rows": match.counts,
+    }
+    return json.dumps(record, allow_nan=False, default=str)
+
+
+def check_writable(file: Path) -> None:
+    """Refuse a results file that could not be written, before anything is paid for.
+
+    Raises:
+        UserError: its folder cannot be made, or it is none that we may append to.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab"):
+            pass
+    except OSError as error:
+        raise UserError(f"-r {file}: {error.strerror}") from None
+
+
+def append(file: Path, text: str) -> None:
+    """Add one line; several processes may do so at once, and a line torn by an earlier crash stays apart.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    try:
+        with file.open("a+b") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            size = handle.seek(0, os.SEEK_END)
+            handle.seek(max(size - 1, 0))
+            start = b"" if handle.read(1) in (b"", b"\n") else b"\n"
+            handle.write(start + text.encode() + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise MachineError(f"{file}: {error.strerror}; the verdicts are kept: the same command writes them") from None
+
+
+def write_csv(file: Path, session: Session) -> None:
+    """Every game: who was shown first, what the judge said, and who won (empty where there is no verdict)."""
+    columns = ("prompt_id", "sample", "shown_first", "winner", "reason", "conversation", "candidate", "baseline")
+    try:
+        with file.open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.writer(handle)
+            writer.writerow((*columns, "judge_text"))
+            for judgment in session.judgments:
+                pair, first = judgment.game.pair, judgment.game.candidate_first
+                shown = "candidate" if first else "baseline"
+                texts = (pair.conversation, pair.candidate, pair.baseline, judgment.text)
+                writer.writerow((pair.prompt_id, pair.sample, shown, winner(judgment), judgment.reason, *texts))
+    except OSError as error:
+        raise MachineError(f"{file}: {error.strerror}") from None
+
+
+def winner(judgment: Judgment) -> str:
+    """``candidate``, ``baseline``, ``tie``, or nothing."""
+    if judgment.verdict is None:
+        return ""
+    if judgment.verdict is Verdict.tie:
+        return "tie"
+    return "candidate" if judgment.score == 1.0 else "baseline"
+
+
+def three_lines(options: Options, match: Match, session: Session, summary: Summary) -> str:
+    """The comparison for a reader."""
+    s = summary
+    same_file = match.candidate.file == match.baseline.file
+    who = f"{match.exp_name}: " if same_file else ""
+    sides = f"{_plain(match.candidate.name)} against {_plain(match.baseline.name)}"
+    rate = f"win rate {_percent(s.win_rate)}" if s.win_rate else "no verdict"
+    bounds = f" ({s.bounds[0]:.1%} to {s.bounds[1]:.1%} if these were known)" if s.unparsed + s.failed else ""
+    split = f" ({s.inconsistent} split by order)" if s.inconsistent else ""
+    ratio = "–" if s.length_ratio is None else f"{s.length_ratio:.2f}"
+    calls = (
+        f"{s.total - s.unparsed - s.failed} of {s.total} pairs have a verdict, {s.unparsed} unparsed, {s.failed} failed"
+    )
+    if session.endpoint:
+        spent = session.spent
+        calls += f"; {spent.asked} requests answered now, {spent.prompt_tokens:,} + {spent.completion_tokens:,} tokens"
+        calls += f" in all, {spent.tally.maybe_billed} requests maybe billed unseen"
+    return "\n".join(
+        (
+            f"{who}{sides}, judge {_plain(session.judge)}: {rate}: "
+            f"{s.wins} wins, {s.ties} ties{split}, {s.losses} losses on {s.prompts} prompts",
+            f"length ratio {ratio}; distinct answers {s.candidate.distinct_share:.0%} and "
+            f"{s.baseline.distinct_share:.0%}{_position_words(s.position)}",
+            f"{calls}{bounds}; appended to {options.results}",
+        )
+    )
+
+
+def verdict_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """One line a game, safe for a terminal."""
+    return [
+        f"{judgment.game.pair.prompt_id[:8]}/{judgment.game.pair.sample} "
+        f"{'candidate' if judgment.game.candidate_first else 'baseline'} first: "
+        f"{winner(judgment) or '–'} {_plain(judgment.text or judgment.reason)[:100]}".rstrip()
+        for outcome in outcomes
+        for judgment in outcome.judgments
+    ]
+
+
+def _plain(text: str) -> str:
+    """Without control and direction characters, which could rewrite what a terminal shows."""
+    return _CONTROL.sub(" ", text)
+
+
+def _percent(found: Estimate) -> str:
+    low, high = found.ci95
+    exact = ", exact" if found.method == "exact" else ""
+    return f"{found.mean:.1%} (95% interval {100 * low:.1f} to {100 * high:.1f}{exact})"
+
+
+def _position(position: Position | None) -> dict[str, Any] | None:
+    if position is None:
+        return None
+    gap = position.gap
+    return {
+        "candidate_second_minus_first": gap.mean,
+        "ci95": gap.ci95,
+        "flip_rate": position.flip_rate,
+        "pairs": position.pairs,
+    }
+
+
+def _position_words(position: Position | None) -> str:
+    if position is None:
+        return ""
+    low, high = (100 * end for end in position.gap.ci95)
+    gap = 100 * position.gap.mean
+    return (
+        f"; shown second rather than first {gap:+.1f} points ({low:+.1f} to {high:+.1f}), {position.flip_rate:.0%} flip"
+    )
+
+
+def _side(side: Side, answers: Answers, wins: int) -> dict[str, Any]:
+    return {
+        "name": side.name,
+        "wins": wins,
+        "lengths": answers.lengths,
+        "length_unit": "characters",
+        "distinct": answers.distinct,
+        "file": str(side.file),
+        "column": side.column,
+        "sha256": hashlib.sha256(side.file.read_bytes()).hexdigest(),
+    }

@@ -1,0 +1,77 @@
+"""A comparison from its options to its exit code: read, choose prompts, judge, sum up, write down."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+from prospect.judge import result
+from prospect.judge.calls import Patience
+from prospect.judge.games import outcomes, schedule
+from prospect.judge.judges import OFFLINE, Session, estimate_cost, judge_hosted, judge_offline
+from prospect.judge.options import Options, Orders
+from prospect.judge.prompt import JudgePrompt, load_prompt
+from prospect.judge.samples import Match, load_match, select
+from prospect.judge.summary import Summary, summarise
+
+_TOO_MANY_FAILED = 3
+
+
+def compare(options: Options, patience: Patience = Patience()) -> int:  # noqa: B008 - frozen
+    """One comparison; the exit code: 0, or 3 where too many pairs have no reply or none has a verdict.
+
+    Raises:
+        ProspectError: a mistake in the command or the files, or the judge cannot be used.
+    """
+    prompt = None if options.judge in OFFLINE else load_prompt(options.prompt, options.labels)
+    match = load_match(options)
+    match = replace(match, pairs=select(match.pairs, options.max_prompts, options.seed))
+    for note in match.notes:
+        print(f"note: {note}")
+    if options.slept:
+        print("note: -st is no longer needed: calls keep to the pace that the server asks for")
+    games = schedule(match.pairs, options.orders if prompt else Orders.fixed)
+    if options.dry_run:
+        print(estimate_cost(options, prompt, games) if prompt else f"{len(games)} games, no requests")
+        return 0
+    result.check_writable(options.results)
+    if prompt is None:
+        assert options.judge is not None
+        session = judge_offline(options.judge, games)
+    else:
+        session = judge_hosted(options, prompt, games, patience)
+    return _conclude(options, match, prompt, session)
+
+
+def _conclude(options: Options, match: Match, prompt: JudgePrompt | None, session: Session) -> int:
+    judged = outcomes(match.pairs, session.judgments)
+    summary = summarise(judged, options.seed)
+    if options.verbose:
+        print("\n".join(result.verdict_lines(judged)))
+    if options.csv:
+        result.write_csv(options.csv, session)
+    result.append(options.results, result.line(options, match, session, prompt, summary))
+    for warning in _warnings(match, session, summary):
+        print(f"warning: {warning}", file=sys.stderr)
+    print(result.three_lines(options, match, session, summary))
+    none_judged = summary.win_rate is None
+    return _TOO_MANY_FAILED if none_judged or summary.failed > options.max_failed * summary.total else 0
+
+
+def _warnings(match: Match, session: Session, summary: Summary) -> Iterator[str]:
+    yield from session.warnings
+    model = match.config.get("model")
+    if session.endpoint and isinstance(model, dict) and session.judge in (model.get("name_or_path"), match.exp_name):
+        yield f"{session.judge} judges its own answers"
+    if summary.position is not None:
+        low, high = summary.position.gap.ci95
+        if low > 0 or high < 0:
+            liked = "second" if low > 0 else "first"
+            yield f"the judge prefers the answer shown {liked} (both orders were judged, so the win rate is balanced)"
+    for side, answers in ((match.candidate, summary.candidate), (match.baseline, summary.baseline)):
+        if answers.distinct_share < 0.5 and summary.total > 1:
+            yield f"{side.name}: only {answers.distinct} of {len(answers.lengths)} answers differ"
+    reasons = {judgment.reason for judgment in session.judgments if judgment.failed}
+    for reason in sorted(reasons)[:3]:
+        yield f"failed: {reason}"

@@ -1,0 +1,183 @@
+"""A judge's server made of the standard library: it keeps its own bill, and has every fault that servers have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Faults = Callable[[str, int], str | None]  # (key, attempt from 0) → what goes wrong
+
+
+def longer_wins(first: str, second: str) -> str:
+    """A judge with a content rule; it has no opinion on answers that contain the word mumble."""
+    if "mumble" in first + second:
+        return "Hard to say, both have their merits."
+    if len(first) == len(second):
+        return "It's a tie."
+    return "Response 1" if len(first) > len(second) else "Response 2"
+
+
+class Stub:
+    """The server. ``bill`` counts completions by request: whatever is counted here would have been paid for."""
+
+    def __init__(self) -> None:
+        self.bill: Counter[str] = Counter()
+        self.seen: Counter[str] = Counter()
+        self.requests: list[dict[str, Any]] = []
+        self.judge: Callable[[str, str], str] = longer_wins
+        self.finish = "stop"
+        self.faults: Faults = lambda key, attempt: None
+        self.refuses: Callable[[dict[str, Any]], str | None] = lambda body: None
+        self.models: list[dict[str, Any]] | None = [{"id": "stub", "object": "model"}]
+        self.latency = 0.0
+        self.at_once = 0
+        self.most_at_once = 0
+        self.lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    @property
+    def games(self) -> Counter[str]:
+        """The bill without the preflight's probe."""
+        return Counter({key: n for key, n in self.bill.items() if not key.startswith("probe")})
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if stub.models is None:
+                return self.reply(404, {"error": {"message": "no list"}})
+            self.reply(200, {"object": "list", "data": stub.models})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with stub.lock:
+                stub.at_once += 1
+                stub.most_at_once = max(stub.most_at_once, stub.at_once)
+            try:
+                self.complete(body)
+            finally:
+                with stub.lock:
+                    stub.at_once -= 1
+
+        def complete(self, body: dict[str, Any]) -> None:
+            text = body["messages"][-1]["content"]
+            parts = re.split(r"^=== \w+ (?:CONVERSATION|RESPONSE \w|END)\n", text, flags=re.MULTILINE)
+            key = "probe" if len(parts) < 5 else ""
+            key += hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+            with stub.lock:
+                attempt, stub.seen[key] = stub.seen[key], stub.seen[key] + 1
+                stub.requests.append(body)
+            refusal = stub.refuses(body)
+            if refusal:
+                return self.reply(400, {"error": {"message": refusal, "type": "invalid_request_error"}})
+            fault = None if key.startswith("probe") else stub.faults(key, attempt)
+            if fault == "429":
+                return self.reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.02"})
+            if fault in ("401", "403", "404", "500", "503"):
+                return self.reply(int(fault), {"error": {"message": "no"}})
+            if fault == "quota":
+                return self.reply(429, {"error": {"message": "pay first", "code": "insufficient_quota"}})
+            time.sleep(stub.latency)
+            with stub.lock:
+                stub.bill[key] += 1
+            answer = "ready" if key.startswith("probe") else stub.judge(parts[2].strip(), parts[3].strip())
+            self.answer(answer, body["model"], fault)
+
+        def answer(self, text: str, model: str, fault: str | None) -> None:
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": stub.finish}
+            usage = {"prompt_tokens": 100, "completion_tokens": 3}
+            content = {"id": "x", "model": f"{model}-v1", "choices": [choice], "usage": usage}
+            if fault == "html":
+                return self.send(200, b"<html>Bad gateway</html>", "text/html")
+            if fault == "empty":
+                content["choices"] = []
+            raw = json.dumps(content).encode()
+            if fault == "json":
+                return self.send(200, raw[: len(raw) // 2])
+            if fault == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.close_connection = True
+                return self.connection.close()
+            if fault == "cut":
+                self.close_connection = True
+                return self.send(200, raw, length=len(raw) + 100)
+            if fault == "hang":
+                time.sleep(1.5)
+            self.send(200, raw)
+
+        def reply(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
+            self.send(status, json.dumps(content).encode(), headers=headers)
+
+        def send(
+            self,
+            status: int,
+            body: bytes,
+            kind: str = "application/json",
+            headers: dict[str, str] | None = None,
+            length: int | None = None,
+        ) -> None:
+            try:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body) if length is None else length))
+                for name, value in (headers or {}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+                self.wfile.flush()
+            except OSError:
+                self.close_connection = True
+
+    return Handler
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    server = Stub()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """Forty prompts with answers of different lengths; on two of them the stub's judge has no opinion."""
+    rows = []
+    for i in range(40):
+        words = "mumble" if i in (7, 23) else "word"
+        rows.append(
+            {
+                "prompt": f"\n<|user|>\nQuestion {i}?\n<|assistant|>\n",
+                "chosen": f"Chosen {i} {words * (i % 5 + 1)}.",
+                "policy": f"Policy {i} {'word' * (i % 7 + 1)}!",
+            }
+        )
+    file = tmp_path / "samples.json"
+    file.write_text(json.dumps({"sampled_at": "now", "config": {"exp_name": "kto"}, "samples": rows}))
+    return file

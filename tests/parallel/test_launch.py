@@ -1,0 +1,29 @@
+"""Starting processes: how many, and how one process's error ends all."""
+
+from __future__ import annotations
+
+import pytest
+
+from prospect.config.schema import Config, ParallelConfig
+from prospect.errors import MachineError
+from prospect.parallel import World, launch
+from tests.parallel.failing import fail
+
+
+def test_one_process_is_this_one() -> None:
+    seen: list[World] = []
+    assert launch(lambda config, world: seen.append(world) or 7, Config()) == 7
+    assert (seen[0].rank, seen[0].size, seen[0].is_main) == (0, 1, True)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(MachineError, match="parallel.processes: 3 asked for, 2 GPUs are visible"):
+        launch(fail, Config(parallel=ParallelConfig(processes=3)))
+
+
+def test_an_error_in_one_process_ends_all_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert launch(fail, Config(parallel=ParallelConfig(processes=2))) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if "config has no run_id" not in line]
+    assert [line for line in lines if "mistake" in line] == ["error: datasets.pairs: a mistake that one process meets"]
+    assert not any("Traceback" in line for line in lines)

@@ -1,0 +1,1 @@
+"""What processes tell each other: alone here, and by two threads' worth of processes."""

@@ -1,0 +1,84 @@
+"""Small local stand-ins for the models and data sets that documented commands name, and a way to run those commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from prospect.model.load import train_tokenizer
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+WORDS = "the a red green quiet river stone walks sings under over seven clouds and apples pears plums".split()
+
+
+def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@dataclass
+class Place:
+    """A folder with stand-ins, in which documented commands are run."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rng = random.Random(0)
+
+        def words(count: int) -> str:
+            return " ".join(rng.choices(WORDS, k=count))
+
+        self.model = self.folder / "llama"
+        tokenizer = train_tokenizer([words(12) for _ in range(50)], 300)
+        shape = LlamaConfig(
+            **{"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2},
+            **{"vocab_size": 300, "max_position_embeddings": 2048, "eos_token_id": 0, "pad_token_id": 1},
+        )
+        LlamaForCausalLM(shape).save_pretrained(self.model)
+        tokenizer.save_pretrained(self.model)
+        posts = [(f"post {i}: {words(8)}", words(6), words(9)) for i in range(36)]
+        shp = [
+            {"history": h, "human_ref_A": a, "human_ref_B": b, "score_A": 9, "score_B": 2, "labels": 1, "domain": "d"}
+            for h, a, b in posts
+        ]
+        hh = [
+            {key: f"\n\nHuman: {h}\n\nAssistant: {text}" for key, text in (("chosen", a), ("rejected", b))}
+            for h, a, b in posts
+        ]
+        oasst: list[dict[str, Any]] = []
+        for i, (h, a, b) in enumerate(posts):
+            oasst.append({"message_id": f"q{i}", "parent_id": None, "text": h, "role": "prompter", "lang": "en"})
+            for rank, text in enumerate((a, b)):
+                answer = {"message_id": f"a{i}{rank}", "parent_id": f"q{i}", "text": text, "role": "assistant"}
+                oasst.append({**answer, "lang": "en", "rank": rank})
+        for row in oasst:
+            row.setdefault("rank", None)
+        alpaca = [{"instruction": h, "output": a, "dataset": "helpful_base", "generator": "x"} for h, a, _ in posts[:4]]
+        pairs = [{"prompt": h, "chosen": a, "rejected": b} for h, a, b in posts]
+        rows = {"shp": shp, "hh": hh, "oasst": oasst, "alpacaeval": alpaca}
+        self.data = {name: write_jsonl(self.folder / f"{name}.jsonl", x) for name, x in rows.items()}
+        write_jsonl(self.folder / "pairs.jsonl", pairs)
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a documented command line here; only where models and data lie is changed."""
+        words = shlex.split(command.replace("/data/models", str(self.folder / "models")), comments=True)
+        assert words[0] == "python", command
+        words[:2] = [sys.executable, str(CHECKOUT / words[1])]
+        if words[1].endswith("train.py") and "model=llama7b" in words:
+            words.append(f"++model.name_or_path={self.model}")
+            words += [f"++datasets.{name}.path={self.data[name]}" for name in ("shp", "hh", "oasst")]
+        if "++mode=alpacaeval" in words:
+            words.append(f"++datasets.alpacaeval.path={self.data['alpacaeval']}")
+        quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        env = {**os.environ, **quiet, **self.env}
+        return subprocess.run(words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=300)

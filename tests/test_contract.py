@@ -1,0 +1,86 @@
+"""The contract: the commands that users rely on, run as written, and the files that they promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.standins import Place
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("contract"))
+
+
+TRAIN = (
+    "python train.py loss=sft model=llama7b datasets=[shp,hh,oasst] exp_name=llama7b_sft mode=train "
+    "++cache_dir=/data/models",
+    "python train.py loss=kto model=llama7b datasets=[shp,hh,oasst] exp_name=llama7b_kto mode=train "
+    "++cache_dir=/data/models ++model.load_from=llama7b_sft/LATEST/policy.pt",
+    "python train.py loss=kto-simple model=llama7b datasets=[shp,hh,oasst] exp_name=kto-simple_llama7b mode=train "
+    "++cache_dir=/data/models",
+)
+EVAL = (
+    "python eval.py --config-path=/data/models/kto-simple_llama7b/config.yaml ++mode=sample ++n_samples=512 "
+    "++model.eval_batch_size=32 ++samples_dir=samples/",
+    "python eval.py --config-path=/data/models/kto-simple_llama7b ++mode=eval",
+    "python eval.py --config-path=/data/models/kto-simple_llama7b ++mode=alpacaeval",
+)
+
+
+def test_commands_run_as_written_and_leave_what_they_promise(place: Place) -> None:
+    for command in TRAIN:
+        done = place.run(command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    run = place.folder / "models" / "llama7b_kto"
+    for name in ("config.yaml", "metrics.jsonl", "manifest.json", "log/rank-0.log", "LATEST/README.md", "checkpoints"):
+        assert (run / name).exists(), name
+    AutoModelForCausalLM.from_pretrained(run / "LATEST")
+    tokenizer = AutoTokenizer.from_pretrained(run / "LATEST")
+    assert "<|user|>" in tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["parents"][0]["path"].endswith("llama7b_sft/LATEST")
+    assert {"finished_at", "started_at", "code", "packages", "data", "seed"} <= set(manifest)
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "rewards/chosen", "rewards/margins", "logps/chosen", "kl", "grad_norm", "lr"} <= set(metrics[-2])
+    assert metrics[0]["step"] == 0
+    assert metrics[0]["eval/loss"] == pytest.approx(0.5, abs=1e-4)
+
+    again = place.run(TRAIN[1])
+    assert again.returncode == 0
+    assert again.stdout.startswith("finished:")
+    other = place.run(f"{TRAIN[1]} lr=1e-3")
+    assert other.returncode == 2
+    assert "lr is 5e-06 there and 0.001 now" in other.stderr
+
+    for command in EVAL:
+        done = place.run(command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    samples = json.loads((place.folder / "samples" / "kto-simple_llama7b.json").read_text())
+    assert {"sampled_at", "config", "samples"} <= set(samples)
+    assert {"prompt", "chosen", "policy"} <= set(samples["samples"][0])
+    assert all("<|user|>" in row["prompt"] and row["chosen"] for row in samples["samples"])
+    answers = json.loads((place.folder / "samples" / "alpaca_kto-simple_llama7b.json").read_text())
+    assert len(answers) == 4
+    assert set(answers[0]) == {"instruction", "output", "generator", "dataset"}
+
+
+def test_a_sweep_is_one_run_for_each_combination(place: Place) -> None:
+    done = place.run("python train.py -m loss=dpo,kto model=llama7b loss.beta=0.05,0.1,0.2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = {p.parent.name for p in (place.folder / "runs").glob("*/LATEST")}
+    assert len(runs) == 6
+    assert {"dpo_llama7b", "kto_llama7b"} <= {name.split("_loss")[0].split("_model")[0] for name in runs}
+    assert done.stdout.count(", 0 computed now") >= 2  # one pass of the reference model serves all betas
+
+
+def test_the_rest_has_defaults(place: Place, tmp_path: Path) -> None:
+    done = place.run(f"python train.py loss=kto model=llama7b cache_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (run,) = [p.parent for p in tmp_path.glob("*/LATEST")]
+    assert load_file(run / "LATEST" / "model.safetensors")

@@ -1,0 +1,77 @@
+"""The documentation's own commands and code, taken from its pages and run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.standins import CHECKOUT, Place
+
+PAGES = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")])
+ELSEWHERE = ("make ", "conda ", "export ", "pip ")  # installation, run by make test itself; the demo has its own test
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(page: Path) -> list[str]:
+    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith(ELSEWHERE)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("docs"))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
+def test_commands_of_a_page_run_in_order(page: Path, place: Place) -> None:
+    for command in commands(page):
+        if command.startswith("python bench/"):
+            continue  # measured by hand: tests/bench runs it small
+        done = place.run(command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_tutorial_builds_a_loss_that_trains(tmp_path: Path) -> None:
+    """A checkout without SimpleKTO, then the tutorial's steps, then its command."""
+    copy = tmp_path / "checkout"
+    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "samples", "__pycache__", "*.egg-info", ".*_cache")
+    shutil.copytree(CHECKOUT, copy, ignore=ignored)
+    page = (CHECKOUT / "docs" / "extending.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    imported, entry = re.findall(r"^```python\n((?:from|    \").*?)\n```", page, re.MULTILINE)
+    table = copy / "trainers" / "__init__.py"
+    with_it = table.read_text(encoding="utf-8")
+    for line in (imported, entry):
+        assert with_it.count(line) == 1, "the tutorial's line is not the shipped one"
+        table.write_text(table.read_text(encoding="utf-8").replace(line + "\n", ""), encoding="utf-8")
+    for name, text in files.items():
+        assert (copy / name).read_text(encoding="utf-8") == text, f"the tutorial's {name} is not the shipped one"
+        (copy / name).unlink()
+    (command,) = [c for c in commands(CHECKOUT / "docs" / "extending.md") if "kto-simple" in c]
+    place = Place(tmp_path)
+
+    def run() -> tuple[int, str]:
+        done = place.run(command.replace("train.py", str(copy / "train.py")))
+        return done.returncode, done.stdout + done.stderr
+
+    assert run()[0] == 2  # without the steps there is no such loss
+
+    for name, text in files.items():
+        (copy / name).write_text(text, encoding="utf-8")
+    table.write_text(with_it, encoding="utf-8")
+    code, said = run()
+    assert code == 0, said
+    assert "loss is 0.500000, as it must be" in said

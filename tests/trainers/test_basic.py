@@ -1,0 +1,195 @@
+"""What only BasicTrainer does: dividing. One step is the same however its records are cut into micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prospect.model.head import Head
+from tests import tiny
+from tests.planted import plant
+from trainers.basic import BasicTrainer, Engine
+
+Made = tuple[BasicTrainer, Engine]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    """Trainer and engine of a loss, made once."""
+    folder, cache = tmp_path_factory.mktemp("basic"), {}
+
+    def make(loss: str) -> Made:
+        if loss not in cache:
+            cache[loss] = tiny.trainer_and_engine(tiny.config(folder, loss))
+        trainer, engine = cache[loss]
+        engine.data.config.model.tokens_per_microbatch = 10**6
+        engine.data.config.model.gradient_accumulation_steps = 1
+        return trainer, engine
+
+    return make
+
+
+CUTS: dict[str, dict[str, Any]] = {
+    "one record a micro-batch": {"tokens_per_microbatch": 1},
+    "some": {"tokens_per_microbatch": 150},
+    "accumulation 2": {"gradient_accumulation_steps": 2},
+    "accumulation 5": {"gradient_accumulation_steps": 5},
+    "accumulation beyond the records": {"gradient_accumulation_steps": 100},
+}
+
+
+def difference(made: Made, cut: dict[str, Any]) -> tuple[float, float]:
+    """Of any metric, and of the gradient relative to its size, between one micro-batch and several."""
+    trainer, engine = made
+    wanted, wanted_gradient = tiny.gradients(trainer, engine)
+    for key, value in cut.items():
+        setattr(engine.data.config.model, key, value)
+    assert len(engine.data.microbatches(engine.data.step(0))) > 1
+    metrics, gradient = tiny.gradients(trainer, engine)
+    assert metrics.keys() == wanted.keys()
+    # over the metric's size: rewards are sums of logps of about -100
+    worst = max(abs(metrics[name] - wanted[name]) / max(1, abs(wanted[name])) for name in wanted)
+    return worst, tiny.distance(gradient, wanted_gradient)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("loss", tiny.LOSSES)
+def test_micro_batches_change_nothing(made: Callable[[str], Made], loss: str, cut: str) -> None:
+    metric, gradient = difference(made(loss), CUTS[cut])
+    assert metric <= 1e-6
+    assert gradient <= 1e-5
+
+
+@pytest.mark.parametrize("loss", tiny.LOSSES)
+def test_micro_batches_change_nothing_in_float64(tmp_path: Path, loss: str) -> None:
+    made = tiny.trainer_and_engine(tiny.config(tmp_path, loss), live=True, double=True)
+    metric, gradient = difference(made, {"tokens_per_microbatch": 1})
+    # transformers' norms and rotations round to float32 even in a float64 model
+    assert metric <= 1e-8
+    assert gradient <= 1e-7
+
+
+@pytest.mark.parametrize("loss", ["sft", "dpo", "kto-simple"])
+def test_order_of_records_changes_nothing(made: Callable[[str], Made], loss: str) -> None:
+    """KTO draws its mismatched answers by a record's place in the step, and is left out."""
+    trainer, engine = made(loss)
+    wanted, wanted_gradient = tiny.gradients(trainer, engine)
+    metrics, gradient = tiny.gradients(trainer, engine, change=lambda records: records[::-1])
+    assert metrics == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+    assert tiny.distance(gradient, wanted_gradient) <= 1e-5
+
+
+@pytest.mark.parametrize("loss", ["dpo", "kto", "kto-simple"])
+def test_cached_reference_equals_live_one(made: Callable[[str], Made], tmp_path: Path, loss: str) -> None:
+    metrics, gradient = tiny.gradients(*made(loss))
+    wanted, wanted_gradient = tiny.gradients(*tiny.trainer_and_engine(tiny.config(tmp_path, loss), live=True))
+    assert metrics == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+    assert tiny.distance(gradient, wanted_gradient) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("loss", "mean"),
+    [
+        ("sft", "(loss.losses.sum() / policy.lengths.sum() / len(batches))"),
+        ("dpo", "(loss.losses.mean() / len(batches))"),
+        ("kto", "(loss.losses.mean() / len(batches))"),
+    ],
+)
+def test_planted_mean_of_means_is_seen(
+    made: Callable[[str], Made], loss: str, mean: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, BasicTrainer.step, "(loss.losses.sum() / count)", mean)
+    assert difference(made(loss), {"tokens_per_microbatch": 120})[1] > 1e-2
+
+
+def test_planted_count_of_records_instead_of_tokens_is_seen(made: Callable[[str], Made]) -> None:
+    trainer, engine = made("sft")
+    _, gradient = tiny.gradients(trainer, engine)
+    trainer.mean_over = "records"  # type: ignore[misc]
+    try:
+        assert tiny.distance(tiny.gradients(trainer, engine)[1], gradient) > 1
+    finally:
+        del trainer.mean_over
+
+
+def test_planted_reference_point_of_each_micro_batch_is_seen(
+    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What SimpleKTO would be without its pass over the whole batch."""
+    monkeypatch.setattr(made("kto-simple")[0], "whole_batch", False, raising=False)
+    metric, gradient = difference(made("kto-simple"), {"tokens_per_microbatch": 1})
+    assert metric > 1e-3
+    assert gradient > 1e-3
+
+
+def test_planted_kl_of_each_micro_batch_is_seen(made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(
+        monkeypatch,
+        BasicTrainer.step,
+        "policy, reference, chosen, kl)\n",
+        "policy, reference, chosen, tuple(x.select(torch.arange(len(x)) < len(batch)) for x in kl))\n",
+    )
+    metric, gradient = difference(made("kto"), {"tokens_per_microbatch": 1})
+    assert metric > 1e-3
+    assert gradient > 1e-3
+
+
+def test_planted_coefficients_of_other_answers_are_seen(
+    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second pass of a whole-batch loss must give the gradient of the plain one."""
+    trainer, engine = made("kto-simple")
+    _, wanted = tiny.gradients(trainer, engine)
+    plant(monkeypatch, BasicTrainer._whole_batch, "at += len(first.tokens)", "at += 0")
+    engine.data.config.model.tokens_per_microbatch = 1
+    assert tiny.distance(tiny.gradients(trainer, engine)[1], wanted) > 1e-3
+
+
+def test_whole_batch_gives_the_gradient_of_one_plain_pass(
+    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, engine = made("kto-simple")
+    metrics, gradient = tiny.gradients(trainer, engine)
+    monkeypatch.setattr(trainer, "whole_batch", False, raising=False)
+    wanted, wanted_gradient = tiny.gradients(trainer, engine)  # all records are one micro-batch
+    assert metrics == pytest.approx(wanted, abs=1e-7)
+    assert tiny.distance(gradient, wanted_gradient) <= 1e-5
+
+
+@pytest.mark.parametrize("loss", tiny.LOSSES)
+def test_evaluation_leaves_no_gradient(made: Callable[[str], Made], loss: str) -> None:
+    trainer, engine = made(loss)
+    engine.policy.model.zero_grad(set_to_none=True)
+    tally = trainer.step(engine.data.step(0), 0, engine, train=False)
+    assert all(p.grad is None for p in engine.policy.model.parameters())
+    assert tally.means() == pytest.approx(tiny.gradients(trainer, engine)[0], abs=1e-12)
+
+
+def test_head_is_the_only_place_with_logits_of_the_vocabulary(
+    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step never computes logits at the prompt's positions."""
+    trainer, engine = made("dpo")
+    seen = []
+    original = Head.logits
+    monkeypatch.setattr(Head, "logits", lambda self, h, w, b: seen.append(len(h)) or original(self, h, w, b))
+    tiny.gradients(trainer, engine)
+    trained = sum(int(batch.lengths.sum()) for batch in engine.data.microbatches(engine.data.step(0)))
+    assert sum(seen) == 2 * trained  # forward and its recomputation
+
+
+def test_gradient_is_the_slope_of_the_loss(tmp_path: Path) -> None:
+    trainer, engine = tiny.trainer_and_engine(tiny.config(tmp_path, "dpo"), live=True, double=True)
+    _, gradient = tiny.gradients(trainer, engine)
+    size, step, losses = float(gradient.norm()), 1e-4, []
+    for move in (step, -2 * step):  # one step up the slope, then one step down from where it began
+        with torch.no_grad():
+            parts = gradient.split([p.numel() for p in engine.policy.model.parameters()])
+            for p, part in zip(engine.policy.model.parameters(), parts, strict=True):
+                p.add_(part.view_as(p), alpha=move / size)
+        losses.append(tiny.gradients(trainer, engine)[0]["loss"])
+    assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(size, rel=1e-4)
