@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -95,7 +96,7 @@ class Meter:
         start, end = timed[0], timed[-1]
         wall, cpu = end.wall - start.wall, end.cpu - start.cpu
         tokens, examples = sum(self.real[self.warm :]), sum(self.examples[self.warm :])
-        durations = [after.wall - before.wall for before, after in zip(timed, timed[1:], strict=False)]
+        durations = [after.wall - before.wall for before, after in pairwise(timed)]
         return {
             "ex_s": round(examples / wall, 4),
             "tok_s": round(tokens / wall, 2),

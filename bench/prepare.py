@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -26,7 +27,7 @@ from prospect.errors import ProspectError  # noqa: E402
 from prospect.model.load import train_tokenizer  # noqa: E402
 
 # d8k: 32M parameters; the head is 18% of the multiplications a token, as in models of 1.5B
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "d8k": {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1408, "vocab_size": 8192},
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "vocab_size": 512},
 }

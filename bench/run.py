@@ -1,7 +1,7 @@
 """One framework, one task, one process: trains a few steps and prints one JSON line of what they cost.
 
-python bench/run.py --fw prospect --task dpo --model DIR --data FILE.jsonl --max-length 1024 --mb 4 --steps 10 --warm 2 \
-    --dtype float32 --ckpt 0 --pre 1 --seed 1
+python bench/run.py --fw prospect --task dpo --model DIR --data FILE.jsonl --max-length 1024 --mb 4 --steps 10 \
+    --warm 2 --dtype float32 --ckpt 0 --pre 1 --seed 1
 
 The model's folder and the rows come from bench/prepare.py; the keys are explained in docs/performance.md.
 """

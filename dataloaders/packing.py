@@ -104,9 +104,10 @@ def split_by_budget(sizes: Seq[int], budget: int, at_least: int = 1) -> list[lis
             room = budget
         groups[-1].append(i)
         room -= size
-    wanted = min(at_least, len(sizes))
-    if len(groups) < wanted:
-        return [[int(i) for i in part] for part in np.array_split(np.arange(len(sizes)), wanted)]
+    while len(groups) < min(at_least, len(sizes)):
+        at = max(range(len(groups)), key=lambda i: len(groups[i]))
+        half = len(groups[at]) // 2
+        groups[at : at + 1] = [groups[at][:half], groups[at][half:]]
     return groups
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from prospect.stats.roc import auc
+
 
 @dataclass(slots=True)
 class Tally:
@@ -61,10 +63,3 @@ class Tally:
             else:
                 found["rewards/auc"] = auc(chosen, rejected)
         return found
-
-
-def auc(chosen: np.ndarray, rejected: np.ndarray) -> float:
-    """Probability that a chosen answer's reward exceeds a rejected one's, ties half (Mann-Whitney)."""
-    ordered = np.sort(rejected)
-    beaten, reached = (np.searchsorted(ordered, chosen, side=side) for side in ("left", "right"))
-    return float((beaten + reached).mean() / (2 * len(rejected)))

@@ -32,25 +32,9 @@ def step_facts(folder: Path, loss: str, world: World) -> dict[str, Any]:
     }
 
 
-def world_facts(world: World) -> dict[str, Any]:
-    """What the processes tell each other."""
-    one, two, three = (torch.nn.Parameter(torch.zeros(n)) for n in (3, 2, 1))
-    if world.is_main:
-        one.grad = torch.ones(3)
-    two.grad = torch.full((2,), float(world.rank + 1))
-    world.sum_gradients([one, two, three])
-    world.barrier()
-    return {
-        "sum": world.sum(world.rank + 1.0, 0.5),
-        "gather": world.gather(f"rank {world.rank}"),
-        "from_main": world.from_main(world.rank),
-        "gradients": [p.grad for p in (one, two, three)],
-    }
-
-
 def measure(config: Config, world: World) -> int:
     """All facts of this process, into a file; then a whole run."""
     folder = Path(config.cache_dir)
-    facts = {loss: step_facts(folder, loss, world) for loss in tiny.LOSSES} | {"world": world_facts(world)}
+    facts = {loss: step_facts(folder, loss, world) for loss in tiny.LOSSES}
     torch.save(facts, folder / f"rank-{world.rank}.pt")
     return train_in_process(config, world)

@@ -23,7 +23,7 @@ from prospect.sampling.generate import Answer, Settings, Task, sample
 from prospect.sampling.samples import Partial, Sample, finished_key, move_aside, write
 from trainers import make_trainer
 from trainers.basic import Engine
-from trainers.evaluation import evaluate
+from trainers.evaluation import intervals, named, tallies
 from trainers.setup import Text, prepare_data, prepare_policy, prepare_reference, prepare_text
 
 
@@ -41,12 +41,14 @@ def _evaluate(config: Config, world: World) -> int:
     data = prepare_data(config, trainer, text, evaluating=True)
     reference, _ = prepare_reference(config, trainer, data, text, world, None, None)
     policy = prepare_policy(config if origin else _unaligned(config), origin, text, world)
-    found = evaluate(trainer, Engine(policy, reference, data, world))
+    totals = tallies(trainer, Engine(policy, reference, data, world))
     if world.is_main:
+        found, ci95 = named(totals), intervals(totals)
         file = _run_folder(config) / f"eval-{config.split}.json"
-        write_text(file, json.dumps({"split": config.split, "policy": config.saved_policy, **found}, indent=1))
+        content = {"split": config.split, "policy": config.saved_policy, **found, "ci95": ci95}
+        write_text(file, json.dumps(content, indent=1))
         for name, value in found.items():
-            print(f"{name}: {value:.6g}")
+            print(f"{name}: {value:.6g}" + ("  (95%: {:.4f} to {:.4f})".format(*ci95[name]) if name in ci95 else ""))
         print(f"written: {file}")
     return 0
 

@@ -148,7 +148,7 @@ class Loop:
         seconds = max(time.monotonic() - self.window_start, 1e-9)
         means |= {
             "grad_norm": grad_norm,
-            "lr": self.schedule.get_last_lr()[0],
+            "lr": float(self.schedule.get_last_lr()[0]),
             "tokens_per_second": self.window_tokens / seconds,
             "examples": position.examples,
             "epoch": position.examples / self.engine.data.order.epoch_length,

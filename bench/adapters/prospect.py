@@ -111,4 +111,3 @@ def _config(job: Job, rows: Seq[Row], scratch: Path) -> Config:
         minimum_log_interval_secs=0.0,
         cache_reference_logprobs=job.precompute,
     )
-

@@ -13,7 +13,12 @@ from typing import Any
 import datasets
 import torch
 from transformers import AutoTokenizer, TrainerCallback
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import KTOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from bench.job import LEARNING_RATE, Job, Row, Task
 from bench.meter import Meter
@@ -85,7 +90,7 @@ class _Reporter(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.meter.step()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs: dict[str, float] = kwargs["logs"]
         if "grad_norm" in logs:  # the last line is a summary
             self.meter.logged(float(logs["loss"]), float(logs["grad_norm"]), logs.get("logps/chosen"))
-

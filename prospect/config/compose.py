@@ -49,7 +49,8 @@ def members(command: Command) -> list[list[str]]:
     params = OmegaConf.to_container(composed.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
     assert isinstance(params, dict)
     given = {word.lstrip("+").split("=")[0] for word in command.overrides}
-    grid = [f"{key}={value}" for key, value in params.items() if str(key).lstrip("+") not in given]
+    texts = {str(key): str(value) for key, value in params.items()}
+    grid = [f"{key}={value}" for key, value in texts.items() if key.lstrip("+") not in given]
     parser = OverridesParser.create()
     axes: list[list[str]] = []
     for word in (*grid, *command.overrides):

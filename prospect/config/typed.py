@@ -71,9 +71,9 @@ def typed(raw: Mapping[str, Any], losses: Losses) -> Config:
     if errors := errors or findings(config):
         raise ConfigErrors(errors)
     loss, table = dict(raw["loss"]), losses()
-    name = loss.get("trainer")
+    name = str(loss.get("trainer"))
     if name not in table:
-        raise ConfigErrors([f"loss.trainer: there is no trainer `{name}`{nearest(str(name), table)}"])
+        raise ConfigErrors([f"loss.trainer: there is no trainer `{name}`{nearest(name, table)}"])
     config.loss = _build(table[name], loss, "loss.", errors)
     if errors := errors or loss_findings(config):
         raise ConfigErrors(errors)

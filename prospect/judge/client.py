@@ -79,13 +79,12 @@ class Endpoint:
     async def complete(self, request: Mapping[str, Any]) -> Response:
         """One chat completion. Never raises for what a network or a server can do."""
         try:
-            create: Any = self._client.chat.completions.with_raw_response.create
-            raw = await asyncio.wait_for(create(**request), self._timeout)
+            call = self._client.post("/chat/completions", cast_to=httpx2.Response, body=dict(request))
+            response = await asyncio.wait_for(call, self._timeout)
         except openai.APIStatusError as error:
             return _refused(error.response)
         except (openai.APIConnectionError, TimeoutError) as error:
             return _no_reply(error)
-        response = raw.http_response
         body, request_id = response.content, response.headers.get("x-request-id")
         fate = Fate.answered if is_completion(body) else Fate.garbled
         note = "" if fate is Fate.answered else f"status {response.status_code} without a chat completion"
@@ -95,8 +94,8 @@ class Endpoint:
     async def models(self) -> list[Mapping[str, Any]] | Response:
         """The models that the server lists; the failed response where it lists none."""
         try:
-            raw = await asyncio.wait_for(self._client.models.with_raw_response.list(), self._timeout)
-            data = json.loads(raw.http_response.content)["data"]
+            response = await asyncio.wait_for(self._client.get("/models", cast_to=httpx2.Response), self._timeout)
+            data = json.loads(response.content)["data"]
             return [model for model in data if isinstance(model, dict) and isinstance(model.get("id"), str)]
         except openai.APIStatusError as error:
             return _refused(error.response)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prospect.judge.games import Outcome, Status
-from prospect.stats.bootstrap import Estimate, cluster_means, estimate
+from prospect.stats.bootstrap import Estimate, cluster_means, estimate, estimate_difference
 from prospect.stats.intervals import Interval, clopper_pearson, sign_test, wilson
 
 
@@ -117,7 +117,7 @@ def _position(outcomes: Sequence[Outcome], seed: int) -> Position | None:
         first, second = scores.get(True), scores.get(False)
         if first is not None and second is not None:
             gaps.append((outcome.pair.prompt_id, second - first))
-    gap = estimate(cluster_means(gaps), seed, low=-1.0)
+    gap = estimate_difference(cluster_means(gaps), seed)
     if gap is None:
         return None
     return Position(gap, sum(value != 0 for _, value in gaps) / len(gaps), len(gaps))

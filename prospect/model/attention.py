@@ -134,7 +134,11 @@ def _one_sequence(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = query @ key.repeat_interleave(repeats, 1).transpose(2, 3) * scale
     scores = (scores / softcap).tanh() * softcap
-    weights = scores.masked_fill(~visible, float("-inf")).softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
+    weights = (
+        scores.masked_fill(~visible, float("-inf"))
+        .softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32))
+        .to(query.dtype)
+    )
     return weights @ value.repeat_interleave(repeats, 1)
 
 

@@ -7,7 +7,7 @@ From 30 prompts on the interval is the percentile bootstrap's; below, or where n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +39,19 @@ def cluster_means(values: Iterable[tuple[str, float]]) -> NDArray[np.float64]:
     return np.sort(np.array([math.fsum(group) / len(group) for group in groups.values()], dtype=np.float64))
 
 
-def estimate(values: NDArray[np.float64], seed: int, low: float = 0.0, high: float = 1.0) -> Estimate | None:
-    """Mean and interval of values in [``low``, ``high``], one a prompt; None for no values."""
+def estimate(scores: NDArray[np.float64], seed: int) -> Estimate | None:
+    """Mean and interval of scores in [0, 1], one a prompt; None for none."""
+    return _estimate(scores, seed, _exact_score)
+
+
+def estimate_difference(differences: NDArray[np.float64], seed: int) -> Estimate | None:
+    """Mean and interval of differences in [-1, 1], one a prompt; None for none."""
+    return _estimate(differences, seed, _exact_difference)
+
+
+def _estimate(
+    values: NDArray[np.float64], seed: int, exact: Callable[[NDArray[np.float64]], Interval]
+) -> Estimate | None:
     n = len(values)
     if n == 0:
         return None
@@ -48,9 +59,21 @@ def estimate(values: NDArray[np.float64], seed: int, low: float = 0.0, high: flo
     se = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None
     if n >= _EXACT_BELOW and se:
         return Estimate(mean, se, bootstrap(values, seed), n, "bootstrap")
-    span = high - low
-    a, b = clopper_pearson(min(max((mean - low) / span, 0.0), 1.0) * n, n)
-    return Estimate(mean, se, (low + span * a, low + span * b), n, "exact")
+    return Estimate(mean, se, exact(values), n, "exact")
+
+
+def _exact_score(scores: NDArray[np.float64]) -> Interval:
+    return clopper_pearson(min(math.fsum(scores), len(scores)), len(scores))
+
+
+def _exact_difference(differences: NDArray[np.float64]) -> Interval:
+    """Of the mean gain less that of the mean loss, each at 97.5%."""
+    n = len(differences)
+    gain, loss = (
+        clopper_pearson(min(math.fsum(np.maximum(part, 0.0)), n), n, level=0.975)
+        for part in (differences, -differences)
+    )
+    return gain[0] - loss[1], gain[1] - loss[0]
 
 
 def bootstrap(values: NDArray[np.float64], seed: int, draws: int = _DRAWS) -> Interval:

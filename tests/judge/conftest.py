@@ -29,6 +29,11 @@ def longer_wins(first: str, second: str) -> str:
     return "Response 1" if len(first) > len(second) else "Response 2"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
 class Stub:
     """The server. ``bill`` counts completions by request: whatever is counted here would have been paid for."""
 
@@ -45,8 +50,7 @@ class Stub:
         self.at_once = 0
         self.most_at_once = 0
         self.lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property

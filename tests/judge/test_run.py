@@ -131,7 +131,10 @@ def test_swapped_sides_give_the_rest(stub, samples, orders):
     bill = sum(stub.bill.values())
     _, other = run(stub, samples, "--orders", orders, "-ck", "chosen", "-bk", "policy")
     assert other["win_rate"] == pytest.approx(1 - one["win_rate"])
-    assert (other["candidate"]["wins"], other["baseline"]["wins"]) == (one["baseline"]["wins"], one["candidate"]["wins"])
+    assert (other["candidate"]["wins"], other["baseline"]["wins"]) == (
+        one["baseline"]["wins"],
+        one["candidate"]["wins"],
+    )
     assert sum(stub.bill.values()) == bill, "the same games, so the ledger has them"
 
 
@@ -148,7 +151,9 @@ def test_another_prompt_is_asked_anew(stub, samples, tmp_path):
 @pytest.mark.parametrize("fault", ["401", "403", "404", "quota"])
 def test_hopeless_refusal_stops_at_once(stub, samples, fault):
     stub.faults = lambda key, attempt: fault
-    with pytest.raises(UserError, match={"404": "does not serve -j", "quota": "pay first"}.get(fault, "OPENAI_API_KEY")):
+    with pytest.raises(
+        UserError, match={"404": "does not serve -j", "quota": "pay first"}.get(fault, "OPENAI_API_KEY")
+    ):
         run(stub, samples)
     assert 0 < sum(n for key, n in stub.seen.items() if not key.startswith("probe")) <= 8
     assert not sum(stub.games.values())

@@ -7,7 +7,7 @@ import pytest
 from prospect.config.schema import Config, ParallelConfig
 from prospect.errors import MachineError
 from prospect.parallel import World, launch
-from tests.parallel.failing import fail
+from tests.parallel.workers import fail
 
 
 def test_one_process_is_this_one() -> None:

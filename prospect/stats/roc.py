@@ -1,0 +1,33 @@
+"""Area under the ROC curve of two groups of scores, and its interval (DeLong, DeLong & Clarke-Pearson 1988)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+
+
+def auc(positive: Scores, negative: Scores) -> float:
+    """Probability that a positive's score exceeds a negative's, ties half (Mann-Whitney)."""
+    return float(_placements(positive, negative).mean())
+
+
+def auc_interval(positive: Scores, negative: Scores, z: float = 1.959964) -> tuple[float, float]:
+    """95% interval; (0, 1) where a group has fewer than two scores."""
+    if min(len(positive), len(negative)) < 2:
+        return 0.0, 1.0
+    above, below = _placements(positive, negative), _placements(-negative, -positive)
+    half = z * math.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
+    mean = float(above.mean())
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def _placements(positive: Scores, negative: Scores) -> Scores:
+    """For each positive the share of negatives below it, ties half."""
+    ordered = np.sort(negative)
+    below, reached = (np.searchsorted(ordered, positive, side=side) for side in ("left", "right"))
+    shares: Scores = (below + reached) / (2 * len(negative))
+    return shares

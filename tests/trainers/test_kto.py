@@ -1,0 +1,112 @@
+"""KTO, eq. 8: closed forms, and what the reference point is drawn from."""
+
+from __future__ import annotations
+
+from math import exp
+from pathlib import Path
+
+import pytest
+import torch
+
+from prospect.config.schema import Config
+from prospect.metrics import Tally
+from tests import tiny
+from tests.planted import plant
+from tests.trainers.logps import logps
+from trainers.basic import _NONE
+from trainers.kto import KTOTrainer
+
+# Log-ratios: two desirable answers 1.5 and −1, one undesirable 2.
+POLICY = (logps([-1.0, -0.5], [-4.0]), logps([-1.0, -1.0]))
+REFERENCE = (logps([-2.0, -1.0], [-3.0]), logps([-2.0, -2.0]))
+
+
+def trainer(beta: float = 0.5, desirable: float = 1.0, undesirable: float = 1.0) -> KTOTrainer:
+    loss = KTOTrainer.Config(beta=beta, desirable_weight=desirable, undesirable_weight=undesirable)
+    return KTOTrainer(Config(loss=loss))
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x))
+
+
+@pytest.mark.parametrize(
+    ("policy", "reference", "z"),
+    [
+        (logps([-1.0], [-2.0]), logps([-3.0], [-1.0]), 0.5),  # mean of 2 and −1
+        (logps([-3.0], [-2.0]), logps([-2.0], [-1.0]), 0.0),  # clamped
+        (logps([-1.0], [-3.0]), logps([-4.0], [-1.0]), 0.5),  # clamped after the mean, not before
+        (_NONE, _NONE, 0.0),
+    ],
+)
+def test_closed_form(policy, reference, z: float) -> None:
+    loss = trainer(0.5, 1.5, 0.75).loss(*POLICY, *REFERENCE, policy, reference)
+    wanted = [
+        1.5 * (1 - sigmoid(0.5 * (1.5 - z))),
+        1.5 * (1 - sigmoid(0.5 * (-1 - z))),
+        0.75 * (1 - sigmoid(0.5 * (z - 2))),
+    ]
+    assert loss.losses.tolist() == pytest.approx(wanted, abs=1e-12)
+    assert loss.metrics is not None
+    assert loss.metrics["kl"].tolist() == pytest.approx([z] * 3)
+    assert loss.chosen_rewards is not None
+    assert loss.chosen_rewards.tolist() == pytest.approx([0.75, -0.5])
+
+
+@pytest.mark.parametrize("missing", ["chosen", "rejected"])
+def test_one_kind_alone_is_finite(missing: str) -> None:
+    none, some = _NONE, logps([-1.0, -2.0])
+    pair = (none, some) if missing == "chosen" else (some, none)
+    loss = trainer().loss(*pair, *pair, some, some)
+    assert loss.losses.tolist() == [0.5]
+    tally = Tally()
+    tally.rewards(loss.chosen_rewards, loss.rejected_rewards, paired=False)
+    assert len(tally.means()) == 1
+
+
+def test_the_reference_point_carries_no_gradient(tmp_path: Path) -> None:
+    seen = []
+
+    class Watched(KTOTrainer):
+        def loss(self, *args):
+            seen.append(args[4].tokens.requires_grad or args[5].tokens.requires_grad)
+            return super().loss(*args)
+
+    config = tiny.config(tmp_path, "kto")
+    _, engine = tiny.trainer_and_engine(config)
+    tiny.gradients(Watched(config), engine)
+    assert seen == [False]
+
+
+def test_the_reference_point_is_the_mean_over_the_whole_step(tmp_path: Path) -> None:
+    trainer, engine = tiny.trainer_and_engine(tiny.config(tmp_path, "kto", tokens_per_microbatch=60), live=True)
+    assert engine.reference is not None
+    records = engine.data.step(0)
+    drifts = []
+    for item in engine.data.mismatches(records, 0):
+        assert item is not None
+        (batch,) = engine.data.packed([item])
+        with torch.no_grad():
+            drifts.append(float(engine.policy.logps(batch).sums - engine.reference.logps(batch).sums))
+    assert len(drifts) == len(records)
+    assert tiny.gradients(trainer, engine)[0]["kl"] == pytest.approx(sum(drifts) / len(drifts), rel=1e-6)
+
+
+def test_a_step_of_one_prompt_has_its_reference_point_at_zero(tmp_path: Path) -> None:
+    trainer, engine = tiny.trainer_and_engine(tiny.config(tmp_path, "kto"))
+    first = engine.data.step(0)[0]
+    assert engine.data.mismatches([first, first], 0) == [None, None]
+    metrics, gradient = tiny.gradients(trainer, engine, change=lambda _: [first, first])
+    assert metrics["kl"] == 0
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(".clamp(min=0)", ""), ("(kl - rejected)", "(rejected - kl)"), ("c.undesirable_weight", "1"), ("drift.mean().clamp(min=0)", "drift.clamp(min=0).mean()")],
+)
+def test_a_planted_bug_is_seen(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (*POLICY, *REFERENCE, logps([-3.0], [-2.0]), logps([-4.0], [-0.5]))
+    wanted = trainer(0.5, 1.0, 0.5).loss(*arguments).losses.tolist()
+    plant(monkeypatch, KTOTrainer.loss, old, new)
+    assert trainer(0.5, 1.0, 0.5).loss(*arguments).losses.tolist() != pytest.approx(wanted, abs=1e-3)
