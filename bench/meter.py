@@ -57,7 +57,7 @@ class Meter:
     examples: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
-    logps: list[float] = field(default_factory=list)  # of the (chosen) answers, mean a step; empty where not logged
+    logps: list[float | None] = field(default_factory=list)  # of the (chosen) answers, where it is logged
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -87,8 +87,7 @@ class Meter:
         """What the framework itself reports of a step."""
         self.losses.append(loss)
         self.grad_norms.append(grad_norm)
-        if logps is not None:
-            self.logps.append(logps)
+        self.logps.append(logps)
 
     def result(self) -> dict[str, object]:
         """The line that bench/run.py prints."""
@@ -114,6 +113,6 @@ class Meter:
             "ref_cpu": round(self.reference_cpu, 2),
             "loss": self.losses[0],
             "grad_norm": self.grad_norms[0],
-            "logps": self.logps[0] if self.logps else None,
+            "logps": self.logps[0],
             "losses": self.losses,
         }

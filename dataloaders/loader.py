@@ -144,6 +144,11 @@ def load(config: Config, kind: RecordKind, balanced: bool, chat: ChatFormat, eva
         seed=config.seed,
         desirable=train.joined("desirable").astype(bool) if balanced else None,
     )
+    if balanced and not evaluating and not order.epoch_length:
+        only = "desirable" if train.joined("desirable").any() else "undesirable"
+        raise UserError(
+            f"datasets: all {len(train)} records are {only}; loss={config.loss.name} takes as many of the other kind"
+        )
     n_examples = config.n_examples or (config.n_epochs or 1) * order.epoch_length
     if not evaluating and n_examples < config.model.batch_size:
         raise UserError(

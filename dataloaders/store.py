@@ -190,13 +190,24 @@ def _chunks(items: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def _build(recipe: Recipe, chat: ChatFormat, folder: Path) -> None:
+    """Build a store beside its place, while its lock is held, and move it there."""
+    for leftover in folder.parent.glob(f"{folder.name}.*.tmp"):  # of a build that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     building = folder.with_suffix(f".{os.getpid()}.tmp")
-    shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
+    try:
+        report = _write(recipe, chat, building / "tokens.arrow")
+        (building / "report.json").write_text(json.dumps(asdict(report)))
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _write(recipe: Recipe, chat: ChatFormat, file: Path) -> Report:
     report = Report()
     rows: list[dict[str, Any]] = []
     with (
-        pa.OSFile(str(building / "tokens.arrow"), "wb") as sink,
+        pa.OSFile(str(file), "wb") as sink,
         pa.ipc.new_file(sink, _SCHEMA) as writer,
         progress(f"tokenizing {recipe.name} ({recipe.split})", None, "records") as bar,
     ):
@@ -208,8 +219,7 @@ def _build(recipe: Recipe, chat: ChatFormat, folder: Path) -> None:
                 rows.clear()
         if rows:
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
-    (building / "report.json").write_text(json.dumps(asdict(report)))
-    building.rename(folder)
+    return report
 
 
 def _hash64(text: str) -> int:

@@ -19,6 +19,7 @@ from dataloaders.records import RecordKind
 from dataloaders.tokenization import Tokenized
 from prospect.batch import Batch, Logps, Loss, Role
 from prospect.config import schema
+from prospect.logs import log
 from prospect.metrics import Tally
 
 if TYPE_CHECKING:  # a configuration is checked against the losses before anything heavy is imported
@@ -118,6 +119,8 @@ class BasicTrainer:
         data, device = engine.data, engine.policy.device
         everyone = data.mismatches(records, number)
         own: list[Sequence] = [item for i in mine if (item := everyone[i]) is not None]
+        if not any(everyone):
+            log.warning("step %d: all its answers belong to one prompt; the reference point is 0", number)
         with torch.no_grad():
             batches = [b.to(device) for b in data.packed(own)]
             policy = [engine.policy.logps(b).to(torch.device("cpu")) for b in batches]

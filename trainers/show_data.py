@@ -68,7 +68,11 @@ def _records(
 
 def _row(record: Record, item: Tokenized, chat: ChatFormat) -> dict[str, Any]:
     """A record as users read it: texts, then ids and the mask of trained tokens of each whole sequence."""
-    row: dict[str, Any] = {"id": item.id, "dataset": record.dataset, "prompt": chat.prompt(turns(record.prompt))}
+    row: dict[str, Any] = {
+        "id": item.id,
+        "dataset": record.dataset,
+        "prompt": chat.plain(chat.prompt(turns(record.prompt))),
+    }
     items = [(s, *s.arrays()) for s in sequences(item)]
     ids = [[int(i) for i in ids] for _, ids, _ in items]
     masks = [np.isin(np.arange(len(s)), trained).astype(int).tolist() for s, _, trained in items]

@@ -7,7 +7,6 @@ them (each prompt with the answer before it), so that losses can be compared bey
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,6 @@ _TRAINER = {Task.sft: "SFTTrainer", Task.dpo: "DPOTrainer", Task.kto: "KTOTraine
 
 def train(job: Job, rows: Seq[Row], scratch: Path, meter: Meter) -> None:
     """Train on the rows in their order."""
-    logging.getLogger("prospect").setLevel(logging.WARNING)
     config = _config(job, rows, scratch)
     trainer, world = make_trainer(config), World()
     text = prepare_text(config, None)
@@ -53,7 +51,7 @@ def train(job: Job, rows: Seq[Row], scratch: Path, meter: Meter) -> None:
     loop.run_to_end()
     for line in (run.folder / "metrics.jsonl").read_text().splitlines():
         values = json.loads(line)
-        meter.logged(values["loss"], values["grad_norm"], values["logps/chosen"])
+        meter.logged(values["loss"], values["grad_norm"], values.get("logps/chosen"))
 
 
 class _Metered(Loop):

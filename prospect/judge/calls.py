@@ -13,12 +13,14 @@ import signal
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from prospect.errors import MachineError, ProspectError, UserError
 from prospect.judge.client import KEY_VARIABLE, Endpoint, Next, Response
 from prospect.judge.ledger import Claim, Fate, Ledger, Reply
 from prospect.judge.pace import Pace
+from prospect.judge.scribe import Scribe
 
 Request = Mapping[str, Any]
 _POLL = 0.1  # seconds between looks at keys that another process is asking for
@@ -51,6 +53,7 @@ class Caller:
         self, endpoint: Endpoint, ledger: Ledger, concurrency: int, patience: Patience, max_requests: int | None
     ) -> None:
         self.endpoint, self.ledger, self.patience = endpoint, ledger, patience
+        self.scribe = Scribe(ledger)
         self.sent = 0
         self._max_requests = max_requests
         self._concurrency = concurrency
@@ -71,7 +74,7 @@ class Caller:
         async def work() -> None:
             while queue and not self._stopped.is_set():
                 key = queue.popleft()
-                claim = self.ledger.claim(key, requests[key])
+                claim = await self.scribe.do(partial(self.ledger.claim, key, requests[key]))
                 if claim is Claim.busy:
                     queue.append(key)
                     await self.pause()
@@ -80,7 +83,7 @@ class Caller:
                     try:
                         failure = await self._settle(key, requests[key])
                     finally:
-                        self.ledger.release(key)
+                        await self.scribe.do(partial(self.ledger.release, key))
                     if failure is not None:
                         failures[key] = failure
                 if not self._stopped.is_set():
@@ -100,8 +103,10 @@ class Caller:
         """Try a claimed key until it is answered, refused for good, or patience ends; the last response."""
         response = await self._send(key, request)
         for attempt in range(self.patience.tries - 1):
-            if response.reply.fate is Fate.garbled and self.ledger.answers((key,)):
-                return replace(response, next=Next.done)  # asked again in vain: kept as it is, without a verdict
+            if response.reply.fate is Fate.garbled:
+                kept = await self.scribe.do(partial(self.ledger.answers, (key,)))
+                if kept:  # asked again in vain: it stays without a verdict
+                    return replace(response, next=Next.done)
             if response.next is not Next.retry:
                 break
             await self.pause(self.patience.wait(attempt) if response.wait is None else response.wait)
@@ -148,10 +153,10 @@ class Caller:
             if self._stopped.is_set():
                 return Response(Reply(Fate.refused, note="stopped"), Next.give_up)
             self.sent += 1
-            call = self.ledger.intend(key)
             try:
+                call = await self.scribe.do(partial(self.ledger.intend, key))
                 response = await self.endpoint.complete(request)
-                self.ledger.record(call, response.reply)
+                await self.scribe.do(partial(self.ledger.record, call, response.reply))
             except Exception as error:
                 self.stop(error if isinstance(error, ProspectError) else MachineError(repr(error)))
                 raise

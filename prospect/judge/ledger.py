@@ -18,7 +18,7 @@ import secrets
 import sqlite3
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -117,9 +117,9 @@ class Ledger:
 
     def _open(self) -> None:
         with self._errors():
-            self._db = sqlite3.connect(self.file, timeout=60, isolation_level=None)
+            self._db = sqlite3.connect(self.file, timeout=60, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")  # survives a killed process; replies get more, see record
+            self._db.execute("PRAGMA synchronous = FULL")  # a reply is on the disk before it counts as received
             self._db.executescript(_TABLES)
             for name, value in (("schema", str(_SCHEMA)), ("salt", secrets.token_hex(32))):
                 self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
@@ -134,6 +134,11 @@ class Ledger:
         self._db.close()
         self._alive.close()
         (self._owners / self._me).unlink(missing_ok=True)
+
+    def together(self, operations: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Results of operations on this ledger that reach the disk in one step."""
+        with self._transaction():
+            return [operation() for operation in operations]
 
     def recall(self, name: str) -> str | None:
         """A fact kept between runs."""
@@ -191,12 +196,10 @@ class Ledger:
         """Write down how a call ended, at once: on the disk, whatever happens to the machine, when this returns."""
         body = reply.body if reply.fate in (Fate.answered, Fate.garbled) else None
         with self._errors():
-            self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(
                 "UPDATE calls SET ended_at = ?, fate = ?, status = ?, request_id = ?, note = ?, body = ? WHERE id = ?",
                 (time.time(), str(reply.fate), reply.status, reply.request_id, reply.note, body, call),
             )
-            self._db.execute("PRAGMA synchronous = NORMAL")
 
     def tally(self, keys: Collection[str]) -> Tally:
         """How the calls of these keys ended; those under way in a live process are not among them."""
@@ -248,6 +251,9 @@ class Ledger:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._errors():
+            if self._db.in_transaction:
+                yield
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -121,6 +121,9 @@ def load_model(
     rows = model.config.get_text_config().vocab_size
     if len(tokenizer) > rows:
         raise UserError(f"model: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows: not a pair")
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and spec.max_length > positions:
+        raise UserError(f"model.max_length: {spec.max_length} is beyond the model's {positions} positions")
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -7,6 +7,7 @@ no special token added on the way but a single BOS where the tokenizer puts one 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from prospect.config.schema import Config
 from prospect.errors import UserError
 
 Turn = tuple[str, str]  # role, content
+_SHIELD = re.compile("\ue000([0-9]+)\ue001")
 
 
 def archangel(human: tuple[str, str], assistant: tuple[str, str], bos: bool) -> str:
@@ -78,6 +80,7 @@ class ChatFormat:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.special = set(tokenizer.all_special_ids)
+        self.shielded = {token: f"\ue000{i}\ue001" for i, token in enumerate(tokenizer.all_special_tokens)}
         self.turn_end = self._probe_turn_end()
 
     def prompt(self, turns: list[Turn]) -> str:
@@ -93,7 +96,7 @@ class ChatFormat:
         prompt = self.prompt(turns)
         full = self._apply([*turns, ("assistant", answer)], add_generation_prompt=False)
         if not full.startswith(prompt):
-            return Rendered(prompt, answer + self.turn_end, apart=True)
+            return Rendered(prompt, self._shield(answer) + self.turn_end, apart=True)
         rest = full[len(prompt) :]
         # What some templates write after the end-of-turn token (a newline) belongs to the next turn: the model stops
         # at the token and never has to predict it.
@@ -104,8 +107,18 @@ class ChatFormat:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text; special tokens are what the template wrote, none is added."""
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        return list(ids)
+        ids: list[int] = []
+        for i, part in enumerate(_SHIELD.split(text)):
+            if i % 2:  # a special token's name that somebody wrote in a message: plain text
+                name = self.tokenizer.all_special_tokens[int(part)]
+                ids += self.tokenizer(name, add_special_tokens=False, split_special_tokens=True).input_ids
+            elif part:
+                ids += self.tokenizer(part, add_special_tokens=False).input_ids
+        return ids
+
+    def plain(self, text: str) -> str:
+        """Rendered text as people read it."""
+        return _SHIELD.sub(lambda found: str(self.tokenizer.all_special_tokens[int(found[1])]), text)
 
     def encode_pair(self, rendered: Rendered) -> tuple[list[int], list[int], bool]:
         """Ids of prompt and answer such that their concatenation is what training and sampling both see.
@@ -129,7 +142,7 @@ class ChatFormat:
         }
 
     def _apply(self, turns: list[Turn], add_generation_prompt: bool) -> str:
-        messages = [{"role": role, "content": content} for role, content in turns]
+        messages = [{"role": role, "content": self._shield(content)} for role, content in turns]
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=add_generation_prompt
@@ -138,6 +151,12 @@ class ChatFormat:
             raise UserError(f"chat_template: refuses this conversation ({error}): {_short(turns)}") from error
         assert isinstance(text, str)
         return text
+
+    def _shield(self, content: str) -> str:
+        """A message in which the names of special tokens are marked as data: they must not become the tokens."""
+        for token, mark in self.shielded.items():
+            content = content.replace(token, mark)
+        return content
 
     def _probe_turn_end(self) -> str:
         """What the template writes right after an answer: the end-of-turn token, or EOS where it writes none."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ def test_equal_work_agrees() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"tok": 5001}, {"loss": 0.695}, {"grad_norm": 2.01}])
-def test_different_work_is_refused(wrong: dict) -> None:
+def test_different_work_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Disagreement, match={"tok": "tokens", "loss": "loss", "grad_norm": "norm"}[next(iter(wrong))]):
         agree(OWN, replace(PEER, **wrong))
 

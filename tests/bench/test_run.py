@@ -7,20 +7,32 @@ the gradient's norm and the later steps' losses, after equal updates, are what t
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch.nn.functional as F
+from torch import Tensor
 
 from bench import prepare
-from bench.compare import PEERS
+from bench.compare import OWN, PEERS
+from bench.job import Job, Task
+from bench.run import measure
+from prospect.config.schema import DType
+from prospect.model import attention
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = "alpha beta gamma delta small large red green runs walks under over the a river stone".split()
+WORDS = ["alpha", "beta", "small", "large", "red", "green", "runs", "walks", "under", "over", "the", "a", "river"]
+KEYS = ["ex_s", "tok_s", "tok", "ex", "pad_frac", "wall", "cpu", "foreign", "rss_start", "peak", "med_step", "init_s"]
+KEYS += ["ref_s", "loss"]
 STEPS = 3
+LENGTH = 96
+Line = dict[str, Any]
 
 pytest.importorskip("trl")
 
@@ -49,35 +61,52 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module", params=["sft", "dpo", "kto"])
-def both(request: pytest.FixtureRequest, folder: Path) -> tuple[dict, dict]:
-    """Prospect's line and TRL's of one task."""
-    task = request.param
-    data = folder / ("kto.jsonl" if task == "kto" else "dpo.jsonl")
-    options = ["--task", task, "--model", folder / "tiny", "--data", data, "--max-length", "96", "--mb", "4"]
-    options += ["--steps", str(STEPS - 1), "--warm", "1"]
-    legs = (["--fw", "prospect", "--ckpt", "0", "--pre", "1"], [x for item in PEERS["defaults"].items() for x in item])
+def data(folder: Path, task: str) -> Path:
+    return folder / ("kto.jsonl" if task == Task.kto else "dpo.jsonl")
 
-    def run(leg: list[str]) -> dict:
-        command = [sys.executable, ROOT / "bench" / "run.py", *leg, *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+@pytest.fixture(scope="module")
+def lines(folder: Path) -> dict[tuple[str, str], Line]:
+    """What bench/run.py prints for each task and framework."""
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def run(leg: tuple[str, str]) -> Line:
+        task, fw = leg
+        options: dict[str, object] = {
+            "--fw": fw,
+            "--task": task,
+            "--model": folder / "tiny",
+            "--data": data(folder, task),
+        }
+        options |= {"--max-length": LENGTH, "--mb": 4, "--steps": STEPS - 1, "--warm": 1}
+        options |= OWN if fw == "prospect" else PEERS["defaults"]
+        command = [sys.executable, str(ROOT / "bench" / "run.py"), *(str(x) for item in options.items() for x in item)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count("\n") == 1
-        return json.loads(done.stdout)
+        found: Line = json.loads(done.stdout)
+        return found
 
+    legs = [(task, fw) for task in Task for fw in ("prospect", "trl")]
     with ThreadPoolExecutor(2) as pool:
-        own, peer = pool.map(run, legs)
-    return own, peer
+        return dict(zip(legs, pool.map(run, legs), strict=True))
 
 
-def test_same_work(both: tuple[dict, dict]) -> None:
+@pytest.fixture(params=list(Task))
+def both(request: pytest.FixtureRequest, lines: dict[tuple[str, str], Line]) -> tuple[Line, Line]:
+    """Prospect's line and TRL's of one task."""
+    return lines[request.param, "prospect"], lines[request.param, "trl"]
+
+
+def test_same_work(both: tuple[Line, Line]) -> None:
     own, peer = both
     assert own["tok"] == peer["tok"] > 0
     assert own["ex"] == peer["ex"] == 4 * (STEPS - 1)
     assert own["pad_frac"] == 0 < peer["pad_frac"]
 
 
-def test_same_first_gradient(both: tuple[dict, dict]) -> None:
+def test_same_first_gradient(both: tuple[Line, Line]) -> None:
     own, peer = both
     assert own["loss"] == pytest.approx(peer["loss"], abs=1e-5)
     assert own["grad_norm"] == pytest.approx(peer["grad_norm"], rel=1e-4)
@@ -85,15 +114,33 @@ def test_same_first_gradient(both: tuple[dict, dict]) -> None:
         assert own["logps"] == pytest.approx(peer["logps"], rel=1e-5)
 
 
-def test_same_losses_after_updates(both: tuple[dict, dict]) -> None:
+def test_same_losses_after_updates(both: tuple[Line, Line]) -> None:
     own, peer = both
     assert len(set(own["losses"])) == STEPS
     assert own["losses"] == pytest.approx(peer["losses"], abs=2e-5)
 
 
-def test_line_has_the_protocols_keys(both: tuple[dict, dict]) -> None:
-    wanted = "ex_s tok_s tok ex pad_frac wall cpu foreign rss_start peak med_step init_s ref_s loss".split()
+def test_line_has_the_protocols_keys(both: tuple[Line, Line]) -> None:
     for line in both:
-        assert set(wanted) <= set(line)
+        assert set(KEYS) <= set(line)
         assert line["peak"] >= line["rss_start"] > 0
         assert line["wall"] > 0
+
+
+def test_planted_bug_is_seen(folder: Path, lines: dict[tuple[str, str], Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention that sees the future still starts at log 2: the gradient and the next losses give it away."""
+
+    def sees_the_future(query: Tensor, key: Tensor, value: Tensor, *_: object) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+
+    monkeypatch.setattr(attention, "_one_sequence", sees_the_future)
+    job = Job(
+        *(Task.dpo, folder / "tiny", data(folder, Task.dpo), LENGTH, 4, STEPS - 1, 1, DType.float32),
+        checkpointing=False,
+        precompute=True,
+        seed=1,
+    )
+    own, peer = measure("prospect", job), lines[Task.dpo, "trl"]
+    assert own["loss"] == pytest.approx(peer["loss"], abs=1e-5)
+    assert own["grad_norm"] != pytest.approx(peer["grad_norm"], rel=1e-4)
+    assert own["losses"] != pytest.approx(peer["losses"], abs=2e-5)

@@ -33,6 +33,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def __init__(self, stub: Stub) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.stub = stub
+
 
 class Stub:
     """The server. ``bill`` counts completions by request: whatever is counted here would have been paid for."""
@@ -50,7 +54,7 @@ class Stub:
         self.at_once = 0
         self.most_at_once = 0
         self.lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(self)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
@@ -67,99 +71,101 @@ class Stub:
         self._server.server_close()
 
 
-def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+    @property
+    def stub(self) -> Stub:
+        assert isinstance(self.server, _Server)
+        return self.server.stub
 
-        def do_GET(self) -> None:
-            if stub.models is None:
-                return self.reply(404, {"error": {"message": "no list"}})
-            self.reply(200, {"object": "list", "data": stub.models})
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with stub.lock:
-                stub.at_once += 1
-                stub.most_at_once = max(stub.most_at_once, stub.at_once)
-            try:
-                self.complete(body)
-            finally:
-                with stub.lock:
-                    stub.at_once -= 1
+    def do_GET(self) -> None:
+        if self.stub.models is None:
+            return self.reply(404, {"error": {"message": "no list"}})
+        self.reply(200, {"object": "list", "data": self.stub.models})
 
-        def complete(self, body: dict[str, Any]) -> None:
-            text = body["messages"][-1]["content"]
-            parts = re.split(r"^=== \w+ (?:CONVERSATION|RESPONSE \w|END)\n", text, flags=re.MULTILINE)
-            key = "probe" if len(parts) < 5 else ""
-            key += hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-            with stub.lock:
-                attempt, stub.seen[key] = stub.seen[key], stub.seen[key] + 1
-                stub.requests.append(body)
-            refusal = stub.refuses(body)
-            if refusal:
-                return self.reply(400, {"error": {"message": refusal, "type": "invalid_request_error"}})
-            fault = None if key.startswith("probe") else stub.faults(key, attempt)
-            if fault == "429":
-                return self.reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.02"})
-            if fault in ("401", "403", "404", "500", "503"):
-                return self.reply(int(fault), {"error": {"message": "no"}})
-            if fault == "quota":
-                return self.reply(429, {"error": {"message": "pay first", "code": "insufficient_quota"}})
-            time.sleep(stub.latency)
-            with stub.lock:
-                stub.bill[key] += 1
-            answer = "ready" if key.startswith("probe") else stub.judge(parts[2].strip(), parts[3].strip())
-            self.answer(answer, body["model"], fault)
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.stub.lock:
+            self.stub.at_once += 1
+            self.stub.most_at_once = max(self.stub.most_at_once, self.stub.at_once)
+        try:
+            self.complete(body)
+        finally:
+            with self.stub.lock:
+                self.stub.at_once -= 1
 
-        def answer(self, text: str, model: str, fault: str | None) -> None:
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": stub.finish}
-            usage = {"prompt_tokens": 100, "completion_tokens": 3}
-            content = {"id": "x", "model": f"{model}-v1", "choices": [choice], "usage": usage}
-            if fault == "html":
-                return self.send(200, b"<html>Bad gateway</html>", "text/html")
-            if fault == "empty":
-                content["choices"] = []
-            raw = json.dumps(content).encode()
-            if fault == "json":
-                return self.send(200, raw[: len(raw) // 2])
-            if fault == "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.close_connection = True
-                return self.connection.close()
-            if fault == "cut":
-                self.close_connection = True
-                return self.send(200, raw, length=len(raw) + 100)
-            if fault == "hang":
-                time.sleep(1.5)
-            self.send(200, raw)
+    def complete(self, body: dict[str, Any]) -> None:
+        text = body["messages"][-1]["content"]
+        parts = re.split(r"^=== \w+ (?:CONVERSATION|RESPONSE \w|END)\n", text, flags=re.MULTILINE)
+        key = "probe" if len(parts) < 5 else ""
+        key += hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        with self.stub.lock:
+            attempt, self.stub.seen[key] = self.stub.seen[key], self.stub.seen[key] + 1
+            self.stub.requests.append(body)
+        refusal = self.stub.refuses(body)
+        if refusal:
+            return self.reply(400, {"error": {"message": refusal, "type": "invalid_request_error"}})
+        fault = None if key.startswith("probe") else self.stub.faults(key, attempt)
+        if fault == "429":
+            return self.reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.02"})
+        if fault in ("401", "403", "404", "500", "503"):
+            return self.reply(int(fault), {"error": {"message": "no"}})
+        if fault == "quota":
+            return self.reply(429, {"error": {"message": "pay first", "code": "insufficient_quota"}})
+        time.sleep(self.stub.latency)
+        with self.stub.lock:
+            self.stub.bill[key] += 1
+        answer = "ready" if key.startswith("probe") else self.stub.judge(parts[2].strip(), parts[3].strip())
+        self.answer(answer, body["model"], fault)
 
-        def reply(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
-            self.send(status, json.dumps(content).encode(), headers=headers)
+    def answer(self, text: str, model: str, fault: str | None) -> None:
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": self.stub.finish}
+        usage = {"prompt_tokens": 100, "completion_tokens": 3}
+        content = {"id": "x", "model": f"{model}-v1", "choices": [choice], "usage": usage}
+        if fault == "html":
+            return self.send(200, b"<html>Bad gateway</html>", "text/html")
+        if fault == "empty":
+            content["choices"] = []
+        raw = json.dumps(content).encode()
+        if fault == "json":
+            return self.send(200, raw[: len(raw) // 2])
+        if fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            return self.connection.close()
+        if fault == "cut":
+            self.close_connection = True
+            return self.send(200, raw, length=len(raw) + 100)
+        if fault == "hang":
+            time.sleep(1.5)
+        self.send(200, raw)
 
-        def send(
-            self,
-            status: int,
-            body: bytes,
-            kind: str = "application/json",
-            headers: dict[str, str] | None = None,
-            length: int | None = None,
-        ) -> None:
-            try:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body) if length is None else length))
-                for name, value in (headers or {}).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-                self.wfile.flush()
-            except OSError:
-                self.close_connection = True
+    def reply(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
+        self.send(status, json.dumps(content).encode(), headers=headers)
 
-    return Handler
+    def send(
+        self,
+        status: int,
+        body: bytes,
+        kind: str = "application/json",
+        headers: dict[str, str] | None = None,
+        length: int | None = None,
+    ) -> None:
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body) if length is None else length))
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+            self.wfile.flush()
+        except OSError:
+            self.close_connection = True
 
 
 @pytest.fixture

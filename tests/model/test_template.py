@@ -28,7 +28,7 @@ def test_bos_stands_once_where_the_template_or_the_tokenizer_puts_it(name: str, 
 
 
 def test_planted_second_bos_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch, ChatFormat.encode, "add_special_tokens=False", "add_special_tokens=True")
+    plant(monkeypatch, ChatFormat.encode, "(part, add_special_tokens=False)", "(part, add_special_tokens=True)")
     made = chat("llama3", adds_bos=True)
     prompt, _, _ = made.encode_pair(made.render(TALK, "blue"))
     assert prompt.count(made.tokenizer.bos_token_id) == 2
@@ -64,7 +64,8 @@ def test_planted_newline_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_answer_that_speaks_of_the_end_of_turn_keeps_its_own() -> None:
-    assert chat("chatml").render(TALK, "say <|im_end|> twice").answer == "say <|im_end|> twice<|im_end|>"
+    made = chat("chatml")
+    assert made.plain(made.render(TALK, "say <|im_end|> twice").answer) == "say <|im_end|> twice<|im_end|>"
 
 
 def test_a_template_that_rewrites_the_prompt_is_taken_apart() -> None:
