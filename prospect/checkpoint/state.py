@@ -72,9 +72,16 @@ class Checkpoints:
 
     def _all(self) -> list[Path]:
         folders = [p for p in self.folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
-        return sorted(folders, key=lambda p: -int(p.name.removeprefix("step-")))
+        return sorted(folders, key=_step, reverse=True)
 
     def _rotate(self, position: Position) -> None:
-        for folder in self._all()[self.keep :]:
-            if folder.name != f"step-{position.best_step}":
+        """Drop what is too old, and damaged folders of later steps: a whole one would have been continued from."""
+        folders = self._all()
+        later = [folder for folder in folders if _step(folder) > position.step]
+        for folder in [*later, *folders[len(later) + self.keep :]]:
+            if _step(folder) != position.best_step:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))

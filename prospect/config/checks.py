@@ -1,119 +1,160 @@
-"""What types cannot say: ranges, contradictions, names. Every finding is one line; all are listed at once."""
+"""What types cannot say: ranges, names, and keys that contradict each other. Every rule speaks in one line."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
+from pathlib import Path
 
-from prospect.config.schema import Config, Mode
+from prospect.config.convert import flatten
+from prospect.config.schema import Config
 from prospect.errors import nearest
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_SCHEDULES = (
-    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
-    *("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"),
-)
-_OPTIMIZERS = (
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+# torch.optim's classes and transformers' SchedulerType, here so that a wrong name is known before either is imported.
+OPTIMIZERS = (
     *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "Muon", "NAdam", "RAdam"),
     *("RMSprop", "Rprop", "SGD", "SparseAdam"),
 )
+SCHEDULES = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    *("reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy"),
+)
+
+# Keys by the numbers they take; `*` stands for one name. Null is left to the types.
+_RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    (
+        "must be above 0",
+        lambda x: x > 0,
+        (
+            *("lr", "n_epochs", "n_examples", "n_eval_examples", "eval_every", "save_every", "keep_checkpoints"),
+            *("n_samples", "samples_per_prompt", "max_new_tokens", "parallel.processes"),
+            *("model.max_grad_norm", "model.v_head_max_grad_norm", "model.max_length", "model.max_prompt_length"),
+            *("model.batch_size", "model.gradient_accumulation_steps", "model.tokens_per_microbatch"),
+            *("model.eval_batch_size", "datasets.*.weight", "loss.beta"),
+        ),
+    ),
+    (
+        "must not be negative",
+        lambda x: x >= 0,
+        (
+            *("seed", "warmup_steps", "temperature", "minimum_log_interval_secs"),
+            *("loss.desirable_weight", "loss.undesirable_weight"),
+        ),
+    ),
+    ("must lie between 0 and 1", lambda x: 0 <= x <= 1, ("warmup", "datasets.*.test_fraction")),
+    (
+        "must be above 0 and at most 1",
+        lambda x: 0 < x <= 1,
+        ("top_p", "frac_unique_desirable", "frac_unique_undesirable"),
+    ),
+)
 
 
-def findings(config: Config) -> list[str]:
-    """Everything that is wrong with a configuration apart from its loss, in words."""
-    return [*_ranges(config), *_lengths(config), *_names(config)]
+def problems(config: Config, typed: Collection[str]) -> Iterator[str]:
+    """One line for each thing wrong; ``typed``: the keys set on the command line."""
+    yield from _numbers(config)
+    yield from _lengths(config)
+    yield from _durations(config, typed)
+    yield from _choices(config)
+    yield from _run_name(config)
 
 
-def _ranges(c: Config) -> Iterator[str]:
-    m = c.model
-    positive = {
-        "lr": c.lr,
-        "n_epochs": c.n_epochs,
-        "n_examples": c.n_examples,
-        "n_eval_examples": c.n_eval_examples,
-        "eval_every": c.eval_every,
-        "save_every": c.save_every,
-        "keep_checkpoints": c.keep_checkpoints,
-        "n_samples": c.n_samples,
-        "samples_per_prompt": c.samples_per_prompt,
-        "max_new_tokens": c.max_new_tokens,
-        "model.max_grad_norm": m.max_grad_norm,
-        "model.max_length": m.max_length,
-        "model.max_prompt_length": m.max_prompt_length,
-        "model.batch_size": m.batch_size,
-        "model.gradient_accumulation_steps": m.gradient_accumulation_steps,
-        "model.tokens_per_microbatch": m.tokens_per_microbatch,
-        "model.eval_batch_size": m.eval_batch_size,
-        "parallel.processes": c.parallel.processes,
-        **{f"datasets.{name}.weight": d.weight for name, d in c.datasets.items()},
-    }
-    for key, value in positive.items():
-        if value is not None and not value > 0:
-            yield f"{key}: {value} must be greater than 0"
-    shares = {
-        "warmup": c.warmup,
-        "frac_unique_desirable": c.frac_unique_desirable,
-        "frac_unique_undesirable": c.frac_unique_undesirable,
-        **{f"datasets.{name}.test_fraction": d.test_fraction for name, d in c.datasets.items()},
-    }
-    for key, value in shares.items():
-        if not 0 <= value <= 1:
-            yield f"{key}: {value} must be between 0 and 1"
-    if c.temperature < 0:
-        yield f"temperature: {c.temperature} must not be negative (0 takes the most likely token)"
-    if not 0 < c.top_p <= 1:
-        yield f"top_p: {c.top_p} must be above 0 and at most 1"
-    if c.warmup_steps is not None and c.warmup_steps < 0:
-        yield f"warmup_steps: {c.warmup_steps} must not be negative"
-    if c.n_epochs is None and c.n_examples is None:
-        yield "n_epochs: null, and so is n_examples; one of them says when the run ends"
+def _numbers(config: Config) -> Iterator[str]:
+    flat = flatten({**asdict(config), "loss": asdict(config.loss) if config.loss else {}})
+    for key, value in flat.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if not math.isfinite(value):
+            yield f"{key}: {value} is not a number to compute with"
+            continue
+        pattern = re.sub(r"^datasets\.[^.]+\.", "datasets.*.", key)
+        for what, allowed, keys in _RANGES:
+            if pattern in keys and not allowed(value):
+                yield f"{key}: {what}, not {value:g}"
+
+
+def _lengths(config: Config) -> Iterator[str]:
+    m = config.model
+    if 0 < m.max_length <= m.max_prompt_length:
+        yield (
+            f"model.max_prompt_length: {m.max_prompt_length} leaves no room for an answer in "
+            f"model.max_length={m.max_length}; make it smaller, {m.max_length // 2} for example"
+        )
     if m.gradient_accumulation_steps > m.batch_size > 0:
         yield (
             f"model.gradient_accumulation_steps: {m.gradient_accumulation_steps} micro-batches cannot be made of "
-            f"model.batch_size={m.batch_size} records; at most {m.batch_size}"
+            f"model.batch_size={m.batch_size} examples (it divides the batch, it never multiplies it)"
         )
 
 
-def _lengths(c: Config) -> Iterator[str]:
-    m = c.model
-    if m.max_prompt_length >= m.max_length > 0:
-        yield (
-            f"model.max_prompt_length: {m.max_prompt_length} must be below model.max_length={m.max_length}, or no room "
-            f"is left for an answer; set model.max_prompt_length={max(m.max_length // 2, 1)}"
-        )
-    positions = (m.architecture or {}).get("max_position_embeddings")
-    if isinstance(positions, int) and m.max_length > positions:
-        yield f"model.max_length: {m.max_length} is beyond the model's {positions} positions"
+def _durations(config: Config, typed: Collection[str]) -> Iterator[str]:
+    """n_examples wins over n_epochs, and warmup_steps over warmup, unless the weaker one was typed."""
+    for strong, weak in (("n_examples", "n_epochs"), ("warmup_steps", "warmup")):
+        chosen, idle = getattr(config, strong), getattr(config, weak)
+        if chosen is not None and weak in typed and idle is not None:
+            yield f"{weak}={idle:g} and {strong}={chosen} are both set and {strong} wins: leave one out ({strong}=null)"
+    if config.n_examples is None and config.n_epochs is None:
+        yield "n_epochs: null, and n_examples too: set one of them"
 
 
-def _names(c: Config) -> Iterator[str]:
-    name = c.exp_name
-    if name is not None and (not _NAME.fullmatch(name) or name[0] in ".-"):
-        shown = name if len(name) <= 40 else f"{name[:40]}…"
-        yield f"exp_name: {shown!r} must be 1 to 100 of A-Z a-z 0-9 . _ - and begin with none of . -"
-    if c.optimizer not in _OPTIMIZERS:
-        yield f"optimizer: torch has no `{c.optimizer}`{nearest(c.optimizer, _OPTIMIZERS)}"
-    if c.lr_schedule not in _SCHEDULES:
-        hint = nearest(c.lr_schedule, _SCHEDULES) or f"; there are {', '.join(_SCHEDULES)}"
-        yield f"lr_schedule: there is no `{c.lr_schedule}`{hint}"
-    if not c.datasets:
-        yield "datasets: nothing is chosen; add datasets=[<name>, …]"
-    if c.mode is Mode.train and c.wandb.enabled and c.wandb.project == "":
-        yield "wandb.project: must not be empty"
+def _choices(config: Config) -> Iterator[str]:
+    if config.optimizer not in OPTIMIZERS:
+        yield f"optimizer: torch.optim has no {config.optimizer}{_near(config.optimizer, OPTIMIZERS)}"
+    if config.lr_schedule not in SCHEDULES:
+        yield f"lr_schedule: transformers has no {config.lr_schedule}{_near(config.lr_schedule, SCHEDULES)}"
+    if config.model.v_head_max_grad_norm is not None:
+        yield "model.v_head_max_grad_norm: no loss here has a value head; leave it out"
+    if not config.datasets:
+        yield "datasets: none is chosen"
+    if config.model.name_or_path is None and config.model.architecture is None:
+        yield "model: neither name_or_path nor architecture is set"
+    if config.chat_template not in ("auto", "archangel") and not Path(config.chat_template).is_file():
+        yield f"chat_template: {config.chat_template} is neither auto nor archangel nor a file here"
 
 
-def loss_findings(c: Config) -> list[str]:
-    """What is wrong with the loss's own part."""
-    return list(_loss(c))
+def _run_name(config: Config) -> Iterator[str]:
+    name = config.exp_name
+    if name is None:
+        return
+    if not _NAME.fullmatch(name):
+        shown = name if len(name) <= 100 else f"{name[:40]}… ({len(name)} characters)"
+        yield f"exp_name: {shown!r} is not a name: 1 to 100 of A-Z a-z 0-9 . _ -, the first neither . nor -"
+    elif (Path(config.cache_dir) / name).resolve().parent != Path(config.cache_dir).resolve():
+        yield f"exp_name: {name} leads out of cache_dir={config.cache_dir} (a link?)"
 
 
-def _loss(c: Config) -> Iterator[str]:
-    beta = getattr(c.loss, "beta", None)
-    if beta is not None and beta <= 0:
-        yield f"loss.beta: {beta} must be greater than 0"
-    for key in ("desirable_weight", "undesirable_weight"):
-        weight = getattr(c.loss, key, None)
-        if weight is not None and weight < 0:
-            yield f"loss.{key}: {weight} must not be negative"
-    if c.model.v_head_max_grad_norm is not None:
-        yield f"model.v_head_max_grad_norm: loss={c.loss.name} has no value head; leave it out"
+def _near(name: str, known: Collection[str]) -> str:
+    folded = {other.casefold(): other for other in known}
+    if name.casefold() in folded:
+        return f" (did you mean `{folded[name.casefold()]}`?)"
+    return nearest(name, known) or f"; there are {', '.join(known)}"
+
+
+def rehearse(config: Config) -> Iterator[str]:
+    """One step of the optimizer and the schedule on a matrix and a vector: whether torch and transformers take them."""
+    import torch
+
+    from prospect.errors import UserError
+    from prospect.optim import make_optimizer, make_schedule
+
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,))]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    key = "optimizer"
+    try:
+        optimizer = make_optimizer(config, parameters)
+        optimizer.step()
+        key = "lr_schedule"
+        schedule = make_schedule(config, optimizer, n_steps=10)
+        optimizer.step()  # torch warns where a schedule moves before its optimizer
+        schedule.step()
+    except UserError as error:
+        yield str(error)
+    except (TypeError, ValueError, RuntimeError) as error:
+        name, arguments = getattr(config, key), getattr(config, f"{key}_args")
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        yield f"{key}: {name}{f' with {key}_args={arguments}' if arguments else ''} cannot train a model here ({first})"

@@ -1,123 +1,199 @@
-"""From a command line to the job: every mistake one line on stderr, with its exit code."""
+"""From a command line to jobs: help, one run, or a sweep; errors become one line each and an exit code."""
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prospect.config.schema import Config, Mode
+from prospect.config.typed import Losses, with_loss, without_loss
 from prospect.errors import ProspectError, UserError
 
+if TYPE_CHECKING:
+    from prospect.config.compose import Composer
+
 Job = Callable[[Config], int]
+_INSPECTION = {"--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version"}
+_INTERRUPTED = 4
 
 
-def run_command(argv: list[str], losses: Callable[[], Any], job: Job) -> int:
-    """train.py: compose, check, and do the job of each run that the command stands for; the exit code."""
-    return _guarded(argv, lambda: _run(argv, losses, job))
+def run_command(argv: Sequence[str], losses: Losses, job: Job) -> int:
+    """train.py: compose, check everything, then ``job`` once, or once a member of a sweep; the exit code."""
+    from prospect.config.help import help_text
 
-
-def eval_command(argv: list[str], losses: Callable[[], Any], job: Job) -> int:
-    """eval.py: a finished run's configuration with overrides; the exit code."""
-    return _guarded(argv, lambda: _evaluate(argv, losses, job))
-
-
-def _run(argv: list[str], losses: Callable[[], Any], job: Job) -> int:
-    from prospect.config.argv import parse, swept
-    from prospect.config.compose import configuration, finished, members
-
-    command = parse(argv)
-    if command.help:
-        from prospect.config.help import train_help
-
-        print(train_help())
+    if {"-h", "--help"}.intersection(argv):
+        print(help_text())
         return 0
-    if not swept(command):
-        config = _for(configuration(command.overrides, losses), (Mode.train, Mode.data), "train.py")
-        return _show(config) if command.show else job(config)
-    configs = [configuration(row, losses) for row in members(command)]  # all are right before the first starts
-    print(f"sweep of {len(configs)} runs: {', '.join(str(c.exp_name) for c in configs)}", flush=True)
-    if command.show:
-        return max(map(_show, configs))
-    codes: list[int] = []
-
-    def member(composed: Any, overrides: Sequence[str]) -> None:
-        config = finished(composed, overrides, losses)
-        try:
-            codes.append(job(config))
-        except ProspectError as error:
-            if config.debug:
-                raise
-            _say(error, prefix=f"{config.exp_name}: ")
-            codes.append(error.exit_code)
-
-    from prospect.config.sweep import launch_sweep
-
-    launch_sweep(command.overrides, member)
-    failed = sum(code != 0 for code in codes)
-    print(f"sweep: {len(configs) - failed} of {len(configs)} runs finished")
-    return max(codes, default=0)
+    if _INSPECTION.intersection(word.split("=")[0] for word in argv):
+        return _inspect()
+    words = [word for word in argv if word not in ("--cfg", "-c", "--cfg=job")]
+    if len(words) < len(argv):
+        job, words = _show, [word for word in words if word != "job"]
+    return guarded(lambda: _train(words, losses, job), debug=_wants_debug(argv))
 
 
-def _evaluate(argv: list[str], losses: Callable[[], Any], job: Job) -> int:
-    from prospect.config.saved import load_run_config
-
-    path, overrides, words = None, [], iter(argv)
-    for word in words:
-        if word.startswith("--config-path"):
-            path = word.partition("=")[2] or next(words, None)
-        elif "=" in word and not word.startswith("-"):
-            overrides.append(word)
-        else:
-            raise UserError(f"{word}: not understood; python eval.py --config-path=<run folder> ++mode=sample …")
-    if not path:
-        raise UserError("--config-path: missing; give a run folder or its config.yaml")
-    if not any(word.lstrip("+").startswith("mode=") for word in overrides):
-        raise UserError("mode: missing; add ++mode=sample, ++mode=eval or ++mode=alpacaeval")
-    config = load_run_config(path, overrides, losses)
-    config.local_run_dir = _run_folder(path)  # where the run is now, wherever it was made
-    return job(_for(config, (Mode.sample, Mode.eval, Mode.alpacaeval), "eval.py"))
+def eval_command(argv: Sequence[str], losses: Losses, job: Job) -> int:
+    """eval.py: a run's own configuration with some keys set anew, then ``job``; the exit code."""
+    return guarded(lambda: _evaluate(list(argv), losses, job), debug=_wants_debug(argv))
 
 
-def _run_folder(path: str) -> str:
-    from pathlib import Path
-
-    given = Path(path).expanduser()
-    return str(given if given.is_dir() else given.parent)
-
-
-def _for(config: Config, modes: tuple[Mode, ...], script: str) -> Config:
-    if config.mode not in modes:
-        other = "eval.py" if script == "train.py" else "train.py"
-        raise UserError(f"mode: {config.mode} belongs to {other}; {script} has {', '.join(modes)}")
-    return config
-
-
-def _show(config: Config) -> int:
-    from dataclasses import asdict
-
-    from omegaconf import OmegaConf
-
-    print(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
-    return 0
-
-
-def _guarded(argv: list[str], action: Callable[[], int]) -> int:
-    debug = any(word.lstrip("+").lower() == "debug=true" for word in argv)
+def guarded(run: Callable[[], int], debug: bool = False) -> int:
+    """The exit code of ``run``; what goes wrong is said in a line, or with ``debug`` raised."""
     try:
-        return action()
+        return run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # | head
+        return _INTERRUPTED
     except ProspectError as error:
         if debug:
             raise
-        _say(error)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        _say(ProspectError("interrupted"))
-        return 4
-    except BrokenPipeError:
-        return 4
+    except Exception as error:
+        if debug:
+            raise
+        first = " ".join(str(error).split())[:300]
+        print(f"error: {type(error).__name__}: {first} (unforeseen; debug=true shows where)", file=sys.stderr)
+        return 1
 
 
-def _say(error: ProspectError, prefix: str = "") -> None:
-    for line in str(error).splitlines():
-        print(f"error: {prefix}{line}", file=sys.stderr, flush=True)
+class _FailedError(Exception):
+    """A member of a sweep ended with this exit code; the others go on."""
+
+
+def _train(argv: list[str], losses: Losses, job: Job) -> int:
+    from prospect.config.compose import composer
+
+    asked = bool({"-m", "--multirun"}.intersection(argv))
+    with composer() as hydra:
+        words = hydra.words([word for word in argv if word not in ("-m", "--multirun")])
+        members = hydra.sweep(words, asked)
+        configs = _prepare(hydra, [words] if members is None else members, losses)
+        if members is None:
+            return job(configs[0])
+        print(f"{len(configs)} runs: {', '.join(str(config.exp_name) for config in configs)}", flush=True)
+        prepared = {tuple(member): config for member, config in zip(members, configs, strict=True)}
+        try:
+            hydra.multirun(words, lambda _: _member(prepared, losses, job))
+        except _FailedError as failed:
+            return int(failed.args[0])
+    return 0
+
+
+def _prepare(hydra: Composer, members: Sequence[Sequence[str]], losses: Losses) -> list[Config]:
+    """All members of a sweep, or the one run: checked and named before anything starts."""
+    from prospect.config.compose import typed_keys
+    from prospect.config.identity import default_name
+
+    configs: list[Config] = []
+    problems: list[str] = []
+    for words in members:
+        composed = hydra.compose(words)
+        missing = [f"{g}=<{'|'.join(hydra.members(g))}>" for g in ("loss", "model") if not composed.choices.get(g)]
+        if missing:
+            raise UserError(f"choose {' and '.join(missing)} (python train.py --help says what they are)")
+        try:
+            config = without_loss(composed.values, typed_keys(words))
+        except UserError as error:
+            problems += str(error).splitlines()
+            continue
+        _check_mode(config)
+        config.exp_name = config.exp_name or default_name(*hydra.name_parts(words))
+        configs.append(config)
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+    _check_names([str(config.exp_name) for config in configs])
+    for config, words in zip(configs, members, strict=True):
+        with_loss(config, hydra.compose(words).values, losses)
+    return configs
+
+
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"exp_name: {names.count(name)} runs of this sweep would be {name}; leave exp_name out, "
+                "or let it differ: 'exp_name=kto_${loss.beta}'"
+            )
+
+
+def _check_mode(config: Config) -> None:
+    if config.mode not in (Mode.train, Mode.data):
+        folder = Path(config.cache_dir) / (config.exp_name or "<exp_name>")
+        raise UserError(
+            f"mode: train.py knows train and data; python eval.py --config-path={folder} ++mode={config.mode}"
+        )
+
+
+def _member(prepared: Mapping[tuple[str, ...], Config], losses: Losses, job: Job) -> float | None:
+    """One run of a sweep, wherever its launcher has put it; its best metric, for sweepers that look for the best."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from prospect.config.compose import composer
+
+    words = list(HydraConfig.get().overrides.task)
+    config = prepared.get(tuple(words))
+    if config is None:  # a sweeper that chooses its members as it goes
+        with composer() as hydra:
+            (config,) = _prepare(hydra, [words], losses)
+    print(f"\n=== {config.exp_name}", flush=True)
+    code = guarded(functools.partial(job, config), config.debug)
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        raise _FailedError(code)
+    return _objective(config)
+
+
+def _objective(config: Config) -> float | None:
+    from prospect.checkpoint.run import Run
+
+    summary = Run.of(config).manifest().get("summary", {})
+    value = summary.get("eval", {}).get(f"eval/{config.best_metric}")
+    return None if value is None else float(value)
+
+
+def _evaluate(argv: list[str], losses: Losses, job: Job) -> int:
+    from prospect.config.stored import load_run_config
+
+    path, overrides, rest = None, [], iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in ("--config-path", "-cp"):
+            path = value if equals else next(rest, None)
+        else:
+            overrides.append(word)
+    if not path:
+        raise UserError("--config-path: give the run folder or its config.yaml")
+    config = load_run_config(path, overrides, losses)
+    if config.mode in (Mode.train, Mode.data):
+        raise UserError("mode: say what to do with the run: ++mode=sample, ++mode=eval or ++mode=alpacaeval")
+    return job(config)
+
+
+def _show(config: Config) -> int:
+    """--cfg job: the configuration, checked and named, instead of its run."""
+    from prospect.config.stored import as_yaml
+
+    print(as_yaml(config))
+    return 0
+
+
+def _inspect() -> int:
+    """Hydra's own questions about a composition: --info defaults, shell completion."""
+    import hydra
+
+    from prospect.config.compose import CONFIG
+
+    hydra.main(config_path=str(CONFIG), config_name="config", version_base="1.3")(lambda _: None)()
+    return 0
+
+
+def _wants_debug(argv: Sequence[str]) -> bool:
+    return any(word.lstrip("+").lower() == "debug=true" for word in argv)

@@ -1,93 +1,230 @@
-"""Hydra's composition of config/, and what becomes of it: a checked, named, typed configuration."""
+"""Hydra: from the words of a command line to plain values, every choice checked first.
+
+``key=value`` is handed on as ``++key=value``, so that Hydra takes any key and our own types are the one place that
+judges them. Choices of groups (loss=kto) are looked up before. Hydra writes no files and configures no logging.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from prospect.config.argv import Command
-from prospect.config.choices import CONFIG_DIR, GROUPS
-from prospect.config.naming import default_name
-from prospect.config.schema import Config
-from prospect.config.typed import Losses, typed
-from prospect.errors import UserError
+from prospect.config.names import text_keys
+from prospect.errors import MachineError, UserError, nearest
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+MANY = ("datasets", "logger")  # groups of which several members may be chosen
+OPTIONAL = ("experiment", "sweep")  # groups of which none need be chosen
+_QUIET = (  # Hydra keeps no folders and configures no logging; what a sweep must leave behind goes aside
+    *("hydra.output_subdir=null", "hydra.run.dir=.", "hydra.sweep.dir=${cache_dir}/.sweep", "hydra.sweep.subdir=."),
+    *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.job.chdir=false"),
+)
+_SWEEPS = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
-def configuration(overrides: Sequence[str], losses: Losses) -> Config:
-    """The configuration that one run's overrides mean.
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """One run's values with the choices that brought them."""
+
+    values: dict[str, Any]
+    choices: dict[str, str | None]  # of the groups with one member
+
+
+class Composer:
+    """config/ as Hydra sees it."""
+
+    def __init__(self, hydra: Hydra) -> None:
+        self._hydra, self._known = hydra, dict[tuple[str, ...], Composed]()
+
+    @property
+    def _loader(self) -> Any:
+        return self._hydra.config_loader
+
+    def groups(self) -> list[str]:
+        """The groups that a user chooses from."""
+        return [str(group) for group in self._loader.list_groups("") if group != "hydra"]
+
+    def members(self, group: str, searchpath: Sequence[str] = ()) -> list[str]:
+        """The files of a group, but for those that only others build on."""
+        found = self._loader.get_group_options(group, ObjectType.CONFIG, "config", list(searchpath))
+        return [name for name in found if not name.startswith("_")]
+
+    def words(self, typed: Sequence[str]) -> list[str]:
+        """Typed words as Hydra shall read them.
+
+        Raises:
+            UserError: one line a word that cannot be read, or that chooses what does not exist.
+        """
+        problems, found, groups = [], [], self.groups()
+        path = [word for word in typed if word.startswith("hydra.searchpath=")]
+        for word in map(_expanded, typed):
+            try:
+                override = parse(word)
+                if override.key_or_group in groups:
+                    self._check_choice(override, path)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            if override.key_or_group in OPTIONAL and override.value() is None:
+                continue
+            word = override.input_line or word
+            theirs = override.key_or_group.startswith(("hydra.", "hydra/"))
+            plain = word.lstrip("+")
+            found.append(word if theirs else plain if override.key_or_group in groups else f"++{plain}")
+        if problems:
+            raise UserError("\n".join(problems))
+        return found
+
+    def _check_choice(self, override: Override, searchpath: Sequence[str]) -> None:
+        group, members = override.key_or_group, self.members(override.key_or_group, searchpath)
+        sweep = override.is_sweep_override()
+        options = [parse(f"x={o}").value() for o in override.sweep_string_iterator()] if sweep else [override.value()]
+        for option in options:
+            if isinstance(option, list) and group not in MANY:
+                raise UserError(f"{group}: takes one choice: {group}={option[0] if option else members[0]}")
+            for name in option if isinstance(option, list) else [option]:
+                if name is None and group in OPTIONAL:
+                    continue
+                name = "null" if name is None else str(name)
+                if name not in members:
+                    hint = nearest(name, members) or f"; there are {', '.join(members)}"
+                    if group == "model" and "/" in name:
+                        hint = f"; for a model of your own choose the nearest one and set model.name_or_path={name}"
+                    raise UserError(f"{group}: there is no {name}{hint}")
+
+    def compose(self, words: Sequence[str]) -> Composed:
+        """The values of one run.
+
+        Raises:
+            UserError: what Hydra says about a file that does not fit, in one line.
+        """
+        key = tuple(words)
+        if key not in self._known:
+            with _one_line():
+                full = self._loader.load_configuration("config", list(words), RunMode.RUN)
+                choices = _plain(full.hydra.runtime.choices)
+                with flag_override(full, ["struct", "readonly"], [False, False]):
+                    del full["hydra"]
+                self._known[key] = Composed(_plain(full), choices)
+        return self._known[key]
+
+    def name_parts(self, words: Sequence[str]) -> tuple[dict[str, str | None], dict[str, Any], dict[str, Any]]:
+        """What a run's default name is made of: choices, values, and the values of these choices alone."""
+        groups = self.groups()
+        chosen = [word for word in words if parse(word).key_or_group in groups]
+        own, base = self.compose(words), self.compose(chosen)
+        usual = self.compose([word for word in chosen if not word.startswith("datasets=")])
+        choices = dict(own.choices)
+        if set(base.values["datasets"]) != set(usual.values["datasets"]):
+            choices["datasets"] = "-".join(sorted(base.values["datasets"]))
+        return choices, own.values, base.values
+
+    def sweep(self, words: Sequence[str], asked: bool) -> list[list[str]] | None:
+        """The words of each member, or None if this is a single run; ``asked``: -m was typed.
+
+        Of a sweep that chooses its members as it goes (Optuna) only the fixed part can be told beforehand.
+        """
+        with _one_line():
+            master = self._loader.load_configuration("config", list(words), RunMode.MULTIRUN)
+        varied = [word for word in words if parse(word).is_sweep_override()]
+        if not asked and master.hydra.mode != RunMode.MULTIRUN:
+            if varied:
+                word = varied[0].lstrip("+")
+                key, _, value = word.partition("=")
+                also = f", or write {key}=[{value}]" if key in MANY else ""
+                raise UserError(f"{word}: several values make a sweep: add -m{also}")
+            return None
+        if master.hydra.sweeper._target_ != _SWEEPS:
+            return [[word for word in words if word not in varied]]
+        params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+        both = [parse(word) for word in [*self.words(params), *words] if not word.startswith("hydra")]
+        return BasicSweeper.split_arguments(both, None)[0]
+
+    def multirun(self, words: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
+        """Hand a sweep to Hydra's sweeper and launcher."""
+        with _one_line():
+            self._hydra.multirun("config", task, [*_QUIET, *words])
+
+
+@contextlib.contextmanager
+def composer() -> Iterator[Composer]:
+    """Hydra on this checkout's config/."""
+    if not (CONFIG / "config.yaml").is_file():
+        raise MachineError(f"{CONFIG}/config.yaml is missing: prospect runs from its checkout (pip install -e .)")
+    running = GlobalHydra.instance().hydra
+    if running is not None:  # inside a member of a sweep
+        yield Composer(running)
+        return
+    with initialize_config_dir(str(CONFIG), job_name="train", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        yield Composer(hydra)
+
+
+def parse(word: str) -> Override:
+    """One word as Hydra reads it.
 
     Raises:
-        UserError: anything in it that is wrong; ConfigErrors lists several.
+        UserError: not an override, or one that deletes.
     """
-    return finished(_composed(overrides), overrides, losses)
-
-
-def finished(composed: DictConfig, overrides: Sequence[str], losses: Losses) -> Config:
-    """Type, check and name a composed configuration."""
+    key, equals, value = word.partition("=")
+    if word.startswith("-"):
+        raise UserError(f"{word}: there is no such option; keys are written without dashes: {key.lstrip('-')}=<value>")
+    if word.startswith("~"):
+        raise UserError(f"{word}: keys cannot be deleted; set it to null")
+    if not equals:
+        raise UserError(f"{word}: expected key=value")
     try:
-        raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"configuration: {str(error).splitlines()[0]}") from error
-    assert isinstance(raw, dict)
-    plain = {str(key): value for key, value in raw.items()}
-    config = typed(plain, losses)
-    if config.exp_name is None:
-        config.exp_name = _default_name(plain, overrides)
-    return config
-
-
-def members(command: Command) -> list[list[str]]:
-    """The overrides of each run that a command stands for, by the rules of Hydra's basic sweeper."""
-    composed = _composed(_single(command.overrides), with_hydra=True)
-    params = OmegaConf.to_container(composed.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
-    assert isinstance(params, dict)
-    given = {word.lstrip("+").split("=")[0] for word in command.overrides}
-    texts = {str(key): str(value) for key, value in params.items()}
-    grid = [f"{key}={value}" for key, value in texts.items() if key.lstrip("+") not in given]
-    parser = OverridesParser.create()
-    axes: list[list[str]] = []
-    for word in (*grid, *command.overrides):
+        parser = OverridesParser.create()
         override = parser.parse_override(word)
-        if override.is_sweep_override():
-            key = word.split("=")[0]
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            axes.append([word])
-    return [list(row) for row in product(*axes)]
+        if isinstance(override.value(), int | float) and override.key_or_group in text_keys():
+            override = parser.parse_override(f'{key}="{value}"')
+        return override
+    except HydraException as error:
+        what = str(error).splitlines()[0]
+        quoted = f"""'{key}="{value}"'"""
+        raise UserError(f"{word}: cannot be read ({what}); no spaces in lists, quotes around text: {quoted}") from None
 
 
-def _composed(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
+def _expanded(word: str) -> str:
+    """A value that starts with ~/ means the home folder: shells leave it alone after ++key=."""
+    key, _, value = word.partition("=")
+    return f"{key}={Path(value).expanduser()}" if value.startswith("~/") else word
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
     try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+        yield
     except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__ or error
-        first = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise UserError(f"configuration: {first}") from error
+        logging.getLogger("prospect").debug("Hydra", exc_info=True)
+        raise UserError("config: " + " ".join(str(error).split())[:400]) from error
 
 
-def _single(overrides: Sequence[str]) -> list[str]:
-    """The first member of a sweep: enough to read the sweep's own settings."""
-    parser = OverridesParser.create()
-    words = []
-    for word in overrides:
-        override = parser.parse_override(word)
-        swept = override.is_sweep_override()
-        words.append(f"{word.split('=')[0]}={next(iter(override.sweep_string_iterator()))}" if swept else word)
-    return words
-
-
-def _default_name(plain: dict[str, Any], overrides: Sequence[str]) -> str:
-    groups = [word for word in overrides if word.split("=")[0] in GROUPS]
-    base = OmegaConf.to_container(_composed([word for word in groups if not word.startswith("experiment=")]))
-    defaults = OmegaConf.to_container(_composed([]))
-    assert isinstance(base, dict)
-    assert isinstance(defaults, dict)
-    return default_name(plain, {str(k): v for k, v in base.items()}, list(defaults["datasets"]))
+def typed_keys(words: Sequence[str]) -> Mapping[str, Any]:
+    """The keys that a user has set, with their values."""
+    return {
+        override.key_or_group: override.value() for override in map(parse, words) if not override.is_sweep_override()
+    }

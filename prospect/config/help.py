@@ -1,40 +1,43 @@
-"""``python train.py --help``: what can be chosen and the keys that matter, read from config/ itself."""
+"""The text of ``python train.py --help``: how to begin, every choice, every key. It is read from config/ itself."""
 
 from __future__ import annotations
 
-from prospect.config.choices import CONFIG_DIR, described
+from pathlib import Path
 
-_HEAD = """Train a language model from human feedback.
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 
-  python train.py loss=<loss> model=<model> [datasets=[a,b]] [key=value …]
+_BEGIN = """\
+Train a language model from human feedback.
 
-  python train.py loss=sft model=tiny datasets=[demo]            a first run on a CPU, no network
-  python train.py loss=kto model=llama7b exp_name=my_run          everything else has defaults
-  python train.py loss=kto model=llama7b model.load_from=llama7b_sft   start from an earlier run
-  python train.py -m loss=dpo,kto model=llama7b loss.beta=0.05,0.1    a sweep: one run for each combination
-  python train.py mode=data datasets=[hh] loss=dpo model=tiny out=pairs.jsonl   see the data, train nothing
-  python train.py … --cfg job                                     print the configuration and stop
+    python train.py loss=sft model=llama7b datasets=[shp,hh,oasst] exp_name=llama7b_sft
+    python train.py loss=kto model=llama7b model.load_from=llama7b_sft          start from that run's policy
+    python train.py -m loss=dpo,kto model=llama7b loss.beta=0.05,0.1,0.2        a sweep: six runs, one after another
+    python train.py experiment=demo loss=sft                                    minutes, on any computer, offline
+    python train.py loss=dpo model=llama7b mode=data                            show what the trainer would see
 
-The same command again continues an unfinished run. Results: <cache_dir>/<exp_name>/ (default: runs/…)."""
-
-
-def train_help() -> str:
-    """The help text."""
-    parts = [_HEAD]
-    for group in ("loss", "model", "datasets", "logger", "experiment", "sweep"):
-        rows = described(group)
-        width = max(len(name) for name, _ in rows)
-        parts.append(f"{group}=\n" + "\n".join(f"  {name:<{width}}  {text}" for name, text in rows))
-    parts.append("Keys (default  # meaning)\n" + _keys("config.yaml", ""))
-    parts.append("Keys of the model\n" + _keys("model/_base.yaml", "model."))
-    return "\n\n".join(parts)
+The same command again continues an unfinished run. --cfg job prints the composed configuration, --info defaults where
+it comes from. Sample, evaluate: python eval.py --help. Compare: python compare.py --help.
+"""
 
 
-def _keys(file: str, prefix: str) -> str:
-    """The commented keys of a YAML file, as they stand there."""
-    lines = (CONFIG_DIR / file).read_text(encoding="utf-8").splitlines()
-    if "defaults:" in lines:
-        lines = lines[lines.index("defaults:") + 1 :]
-        lines = [line for line in lines if not line.startswith("  - ")]
-    shown = [line for line in lines if line.strip() and not line.startswith("# What every")]
-    return "\n".join(f"  {line if line.startswith(('#', ' ')) else prefix + line}" for line in shown)
+def help_text() -> str:
+    """Examples, choices with what they are, and the annotated keys."""
+    groups = [_choices(folder) for folder in sorted(CONFIG.iterdir()) if folder.is_dir()]
+    keys = (CONFIG / "config.yaml").read_text(encoding="utf-8").split("\n\n", 1)[1].partition("\nhydra:")[0].rstrip()
+    model = (CONFIG / "model" / "_base.yaml").read_text(encoding="utf-8").partition("\n")[2].rstrip()
+    nested = "\n".join(f"  {line}" for line in model.splitlines())
+    return "\n".join(
+        [
+            *(_BEGIN, "CHOICES (group=name; several as datasets=[a,b])", *groups, ""),
+            *("KEYS (key=value; nested ones as model.batch_size=64)", "", keys, "model:", nested),
+        ]
+    )
+
+
+def _choices(folder: Path) -> str:
+    lines = [f"  {folder.name}"]
+    for file in sorted(folder.glob("[!_]*.yaml")):
+        comments = [x[2:] for x in file.read_text(encoding="utf-8").splitlines() if x.startswith("# ")]
+        about = next((x for x in comments if not x.startswith("@")), "")
+        lines.append(f"    {file.stem:22} {about}")
+    return "\n".join(lines)

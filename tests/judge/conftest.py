@@ -47,6 +47,7 @@ class Stub:
         self.requests: list[dict[str, Any]] = []
         self.judge: Callable[[str, str], str] = longer_wins
         self.finish = "stop"
+        self.ready = "ready"
         self.faults: Faults = lambda key, attempt: None
         self.refuses: Callable[[dict[str, Any]], str | None] = lambda body: None
         self.models: list[dict[str, Any]] | None = [{"id": "stub", "object": "model"}]
@@ -84,8 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.stub.models is None:
-            return self.reply(404, {"error": {"message": "no list"}})
-        self.reply(200, {"object": "list", "data": self.stub.models})
+            self.reply(404, {"error": {"message": "no list"}})
+        else:
+            self.reply(200, {"object": "list", "data": self.stub.models})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -119,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.stub.latency)
         with self.stub.lock:
             self.stub.bill[key] += 1
-        answer = "ready" if key.startswith("probe") else self.stub.judge(parts[2].strip(), parts[3].strip())
+        answer = self.stub.ready if key.startswith("probe") else self.stub.judge(parts[2].strip(), parts[3].strip())
         self.answer(answer, body["model"], fault)
 
     def answer(self, text: str, model: str, fault: str | None) -> None:

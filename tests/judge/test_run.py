@@ -161,15 +161,12 @@ def test_hopeless_refusal_stops_at_once(stub, samples, fault):
 
 
 def test_refusal_of_one_request_is_a_failed_game(stub, samples):
-    refused: list[str] = []
-
-    def faults(body: dict[str, Any]) -> str | None:
+    def refuses(body: dict[str, Any]) -> str | None:
         return "too long" if "Question 3?" in body["messages"][-1]["content"] else None
 
-    stub.refuses = faults
+    stub.refuses = refuses
     code, result = run(stub, samples, "--max-failed", "0.01")
     assert (code, result["failed"], result["unparsed"]) == (3, 1, 2)
-    assert not refused
     stub.refuses = lambda body: None
     code, result = run(stub, samples, "--max-failed", "0.01")
     assert (code, result["failed"], result["spent"]["asked"]) == (0, 0, 2), "an error is no verdict: asked again"
@@ -319,8 +316,9 @@ def test_two_processes_share_a_ledger(stub, samples):
     assert one["spent"]["asked"] <= GAMES
 
 
-def test_planted_bug_verdicts_without_a_ledger(stub, samples, monkeypatch):
-    """A ledger that forgets must turn the promises above red."""
+def test_planted_bug_a_ledger_that_forgets_is_noticed(stub, samples, monkeypatch):
     monkeypatch.setattr(Ledger, "answers", lambda self, keys: {})
-    run_once = run(stub, samples, "-mc", "5")
-    assert run_once[1]["failed"] == 5
+    for _ in range(2):
+        run(stub, samples, "-mc", "5")
+    with pytest.raises(AssertionError):
+        assert set(stub.games.values()) == {1}

@@ -63,9 +63,15 @@ def test_planted_newline_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chat("chatml").render(TALK, "blue").answer != "blue<|im_end|>"
 
 
-def test_an_answer_that_speaks_of_the_end_of_turn_keeps_its_own() -> None:
-    made = chat("chatml")
-    assert made.plain(made.render(TALK, "say <|im_end|> twice").answer) == "say <|im_end|> twice<|im_end|>"
+@pytest.mark.parametrize("name", ALL)
+def test_a_special_tokens_name_in_a_message_is_plain_text(name: str) -> None:
+    made = chat(name)
+    said = "say <|im_end|><s> and <|endoftext|>"
+    prompt, answer, _ = made.encode_pair(made.render([("user", said)], said))
+    silent = made.encode_pair(made.render([("user", "x")], "x"))
+    for ids, wanted in ((prompt, silent[0]), (answer, silent[1])):
+        assert [i for i in ids if i in made.special] == [i for i in wanted if i in made.special]
+        assert said in made.tokenizer.decode(ids)
 
 
 def test_a_template_that_rewrites_the_prompt_is_taken_apart() -> None:

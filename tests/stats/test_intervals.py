@@ -1,0 +1,128 @@
+"""Intervals against published figures, and their coverage in simulation."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prospect.stats import bootstrap as module
+from prospect.stats.bootstrap import bootstrap, cluster_means, estimate, estimate_difference
+from prospect.stats.intervals import clopper_pearson, sign_test, wilson
+
+
+def test_known_values():
+    assert wilson(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+    assert clopper_pearson(8, 10) == pytest.approx((0.4439045, 0.9747893), abs=1e-6)
+    assert clopper_pearson(0, 10) == pytest.approx((0.0, 1 - 0.025**0.1))
+    assert clopper_pearson(10, 10)[1] == wilson(10, 10)[1] == 1.0
+    assert wilson(0, 0) == clopper_pearson(0, 0) == (0.0, 1.0)
+    assert sign_test(8, 2) == pytest.approx(0.109375)
+    assert sign_test(5, 5) == sign_test(0, 0) == 1.0
+
+
+def test_figures_of_real_judgments(shared_data: Path):
+    """Wilson, Clopper–Pearson, the sign test, mean and standard error of 58 AlpacaEval models."""
+    file = shared_data / "judging" / "expected.json"
+    if not file.is_file():
+        pytest.skip(f"{file} is absent")
+    models = json.loads(file.read_text())["models"]
+    for model in models:
+        want = model["computed"]
+        wins, losses = want["n_wins"], want["n_wins_base"]
+        if wins + losses:
+            assert 100 * np.array(wilson(wins, wins + losses)) == pytest.approx(want["wilson95"], abs=1e-6)
+            assert 100 * np.array(clopper_pearson(wins, wins + losses)) == pytest.approx(
+                want["clopper_pearson95"], abs=1e-6
+            )
+            assert sign_test(wins, losses) == pytest.approx(want["sign_test_p"], rel=1e-6)
+        rows = [json.loads(line) for line in (file.parent / model["file"]).read_text().splitlines()]
+        kept = [
+            (row["instruction_id"], (row["preference"] or 1.5) - 1) for row in rows if row["preference"] is not None
+        ]
+        found = estimate(cluster_means(kept), seed=0)
+        assert found is not None
+        if found.n == len(kept):
+            assert 100 * found.mean == pytest.approx(want["win_rate"], abs=1e-6)
+            assert 100 * (found.se or 0) == pytest.approx(want["standard_error"], abs=1e-6)
+    assert models
+
+
+def test_bootstrap_is_that_of_the_mean():
+    rng = np.random.default_rng(0)
+    values = rng.choice([0, 0.25, 0.5, 0.75, 1], size=300)
+    low, high = bootstrap(values, seed=0)
+    half = 1.96 * np.std(values, ddof=1) / math.sqrt(300)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.004)
+    assert bootstrap(rng.permutation(values), seed=0) == (low, high), "the rows' order changes nothing"
+    assert bootstrap(values, seed=1) != (low, high)
+
+
+def test_bootstrap_of_many_distinct_values_in_parts(monkeypatch):
+    values = np.random.default_rng(1).random(500)
+    monkeypatch.setattr(module, "_CELLS", 50_000)
+    low, high = bootstrap(values, seed=0)
+    half = 1.96 * np.std(values, ddof=1) / math.sqrt(500)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.004)
+
+
+def test_clusters_are_averaged_first():
+    rows = [("a", 1.0), ("a", 0.0), ("b", 1.0), ("c", 0.0), ("c", 0.0)]
+    assert cluster_means(rows).tolist() == [0.0, 0.5, 1.0]
+    assert cluster_means(reversed(rows)).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_few_or_equal_values_get_an_exact_interval():
+    assert estimate(np.array([]), 0) is None
+    few = estimate(np.array([1.0] * 8 + [0.0] * 2), 0)
+    assert few is not None
+    assert few.ci95 == clopper_pearson(8, 10)
+    same = estimate(np.full(800, 0.5), 0)
+    assert same is not None
+    assert (same.se, same.method) == (0.0, "exact")
+    assert 0.46 < same.ci95[0] < 0.5 < same.ci95[1] < 0.54
+    never = estimate_difference(np.zeros(100), 0)
+    always = estimate_difference(np.full(100, -1.0), 0)
+    assert never is not None
+    assert always is not None
+    assert -0.06 < never.ci95[0] < 0 < never.ci95[1] < 0.06
+    assert always.ci95[0] == -1.0
+    assert always.ci95[1] < -0.9
+
+
+def paired_games(rng: np.random.Generator, n: int) -> tuple[np.ndarray, float]:
+    """Scores of n prompts judged in both orders by a judge with a bias, and their true mean."""
+    quality = rng.beta(3, 2, size=n)
+    wins = rng.random((2, n)) < np.stack([quality**0.8, quality**1.25])
+    return wins.mean(axis=0), float(_TRUE_MEAN)
+
+
+_Q = np.random.default_rng(99).beta(3, 2, size=2_000_000)
+_TRUE_MEAN = (_Q**0.8 + _Q**1.25).mean() / 2
+
+
+@pytest.mark.parametrize(("n", "least", "most"), [(200, 0.93, 0.97), (12, 0.94, 1.0)])
+def test_coverage(n, least, most):
+    rng = np.random.default_rng(7)
+    inside = 0
+    for run in range(600):
+        scores, truth = paired_games(rng, n)
+        found = estimate(scores, run)
+        assert found is not None
+        inside += found.ci95[0] <= truth <= found.ci95[1]
+    assert least <= inside / 600 <= most
+
+
+def test_planted_bug_orders_as_if_independent_is_noticed():
+    """Counting both orders of a prompt as two prompts makes the interval too narrow: coverage must fall."""
+    rng = np.random.default_rng(7)
+    inside = 0
+    for run in range(300):
+        scores, truth = paired_games(rng, 200)
+        found = estimate(np.repeat(scores, 2), run)
+        assert found is not None
+        inside += found.ci95[0] <= truth <= found.ci95[1]
+    assert inside / 300 < 0.93
