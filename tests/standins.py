@@ -8,21 +8,37 @@ import random
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from prospect.judge.preflight import CANDIDATES
 from prospect.model.load import train_tokenizer
+from tests.judge.conftest import Stub
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-WORDS = "the a red green quiet river stone walks sings under over seven clouds and apples pears plums".split()
+WORDS = ("the", "a", "red", "green", "quiet", "river", "stone", "walks", "sings", "under", "over", "seven", "clouds")
 
 
 def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+@contextmanager
+def judged(place: Place) -> Iterator[Place]:
+    """The place with a judge's server at hand, under the name of the first model that the preflight looks for."""
+    stub = Stub()
+    stub.models = [{"id": CANDIDATES[0], "object": "model"}]
+    place.env |= {"OPENAI_BASE_URL": stub.url, "OPENAI_API_KEY": "none"}
+    try:
+        yield place
+    finally:
+        stub.close()
 
 
 @dataclass

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.standins import Place
+from tests.standins import Place, judged
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("contract"))
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with judged(Place(tmp_path_factory.mktemp("contract"))) as place:
+        yield place
 
 
 TRAIN = (
@@ -31,6 +33,7 @@ EVAL = (
     "python eval.py --config-path=/data/models/kto-simple_llama7b ++mode=eval",
     "python eval.py --config-path=/data/models/kto-simple_llama7b ++mode=alpacaeval",
 )
+COMPARE = "python compare.py -f samples/kto-simple_llama7b.json -mc 512 -bk chosen -ck policy -r result.jsonl"
 
 
 def test_commands_run_as_written_and_leave_what_they_promise(place: Place) -> None:
@@ -68,6 +71,14 @@ def test_commands_run_as_written_and_leave_what_they_promise(place: Place) -> No
     answers = json.loads((place.folder / "samples" / "alpaca_kto-simple_llama7b.json").read_text())
     assert len(answers) == 4
     assert set(answers[0]) == {"instruction", "output", "generator", "dataset"}
+
+    done = place.run(COMPARE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((place.folder / "result.jsonl").read_text())
+    assert {"date", "total", "seed", "exp_name", "judge", "candidate", "baseline", "config"} <= set(result)
+    assert {"name", "wins", "lengths"} <= set(result["candidate"])
+    assert result["exp_name"] == "kto-simple_llama7b"
+    assert result["total"] == len(samples["samples"])
 
 
 def test_a_sweep_is_one_run_for_each_combination(place: Place) -> None:

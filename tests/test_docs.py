@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.standins import CHECKOUT, Place
+from tests.standins import CHECKOUT, Place, judged
 
 PAGES = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")])
 ELSEWHERE = ("make ", "conda ", "export ", "pip ")  # installation, run by make test itself; the demo has its own test
@@ -24,8 +25,9 @@ def commands(page: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("docs"))
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with judged(Place(tmp_path_factory.mktemp("docs"))) as place:
+        yield place
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)

@@ -70,10 +70,11 @@ class Loop:
     def run_to_end(self) -> tuple[int, dict[str, Any]]:
         """Train until the last step or a signal; exit code and summary."""
         main, data = self.engine.world.is_main, self.engine.data
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._on_signal)
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        before = {number: signal.signal(number, self._on_signal) for number in signals}
         if main:
-            self.tracker = Tracker(self.config, self.run.folder, self.position.step, self.position.tracker)
+            done = self.position.step or -1  # a run without a saved state evaluates the start again
+            self.tracker = Tracker(self.config, self.run.folder, done, self.position.tracker)
             self.position.tracker = self.tracker.ids
         try:
             if self.config.do_first_eval and self.position.step == 0:
@@ -87,6 +88,8 @@ class Loop:
                         return INTERRUPTED, {}
             return 0, self._summary() if main else {}
         finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
             if self.tracker is not None:
                 self.tracker.close()
 

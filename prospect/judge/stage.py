@@ -48,7 +48,7 @@ def _conclude(options: Options, match: Match, prompt: JudgePrompt | None, sessio
     judged = outcomes(match.pairs, session.judgments)
     summary = summarise(judged, options.seed)
     if options.verbose:
-        print("\n".join(result.verdict_lines(judged)))
+        print("".join(f"{line}\n" for line in result.verdict_lines(judged)), end="")
     if options.csv:
         result.write_csv(options.csv, session)
     result.append(options.results, result.line(options, match, session, prompt, summary))

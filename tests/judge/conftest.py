@@ -138,7 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
-            return self.connection.close()
+            self.connection.close()
+            return None
         if fault == "cut":
             self.close_connection = True
             return self.send(200, raw, length=len(raw) + 100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prospect.judge.games import Game, Judgment, Status, outcomes, schedule
+from prospect.judge.games import Game, Judgment, Outcome, Status, outcomes, schedule
 from prospect.judge.options import Orders
 from prospect.judge.samples import Pair
 from prospect.judge.summary import summarise
@@ -17,7 +17,7 @@ def pair(i: int, sample: int = 0, candidate: str = "", baseline: str = "") -> Pa
     return Pair(f"prompt{i}", sample, f"Q{i}", candidate or f"c{i}{sample}", baseline or f"b{i}{sample}")
 
 
-def judged(one: Pair, shown_first: Verdict | None, shown_second: Verdict | None, failed: bool = False):
+def judged(one: Pair, shown_first: Verdict | None, shown_second: Verdict | None, *, failed: bool = False) -> Outcome:
     """Outcome of a pair whose candidate was shown first, then second."""
     judgments = [
         Judgment(Game(one, True), shown_first, failed=failed and shown_first is None),
@@ -41,7 +41,7 @@ def judged(one: Pair, shown_first: Verdict | None, shown_second: Verdict | None,
     ],
 )
 def test_outcomes(verdicts, failed, status, score):
-    outcome = judged(pair(0), *verdicts, failed=failed)
+    outcome = judged(pair(0), verdicts[0], verdicts[1], failed=failed)
     assert (outcome.status, outcome.score) == (status, score)
 
 
@@ -95,7 +95,8 @@ def test_position_gap():
 
 def test_nothing_judged():
     summary = summarise([judged(pair(0), None, None)], seed=0)
-    assert summary.win_rate is summary.position is None
+    assert summary.win_rate is None
+    assert summary.position is None
     assert summary.bounds == (0.0, 1.0)
 
 

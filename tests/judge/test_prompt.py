@@ -18,19 +18,19 @@ GOOD = {
 }
 
 
-def user(salt: bytes = b"s", first: str = "one", second: str = "two", labels: str | None = None) -> str:
+def user(salt: bytes = b"s", first: str = "one", second: str = "zwei", labels: str | None = None) -> str:
     return load_prompt("halos", labels).messages(salt, "Why?", first, second)[1]["content"]
 
 
 @pytest.mark.parametrize("text", ["{mark} {second}", "%s {0} {{x}}", "{{ 7*7 }}", "{conversation}", "\\1 \\g<0>"])
 def test_answers_are_never_templates(text):
     assert text in user(first=text)
-    assert user(first=text).count("two") == 1
+    assert user(first=text).count("zwei") == 1
 
 
 def test_order_and_labels():
     text = user(labels="AB")
-    assert text.index("RESPONSE A") < text.index("one") < text.index("RESPONSE B") < text.index("two")
+    assert text.index("RESPONSE A") < text.index("one") < text.index("RESPONSE B") < text.index("zwei")
     assert '"Response A" or\n"Response B"' in text
 
 
@@ -43,7 +43,7 @@ def test_marks_depend_on_salt_and_texts():
 
     assert mark(user()) == mark(user())
     assert len({mark(user()), mark(user(salt=b"t")), mark(user(first="uno"))}) == 3
-    assert mark(user()) in load_prompt("halos").messages(b"s", "Why?", "one", "two")[0]["content"]
+    assert mark(user()) in load_prompt("halos").messages(b"s", "Why?", "one", "zwei")[0]["content"]
 
 
 def test_empty_answer_is_shown_as_that():
