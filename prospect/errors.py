@@ -30,5 +30,6 @@ class MachineError(ProspectError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`` (did you mean `x`?)`` for the known name closest to ``word``, or an empty string if none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean `{close[0]}`?)" if close else ""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean `{by_lower[close[0]]}`?)" if close else ""

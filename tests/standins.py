@@ -57,17 +57,23 @@ class Place:
         self.model = self.folder / "llama"
         tokenizer = train_tokenizer([words(12) for _ in range(50)], 300)
         shape = LlamaConfig(
-            **{"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2},
-            **{"vocab_size": 300, "max_position_embeddings": 2048, "eos_token_id": 0, "pad_token_id": 1},
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            vocab_size=300,
+            max_position_embeddings=2048,
+            eos_token_id=0,
+            pad_token_id=1,
         )
         LlamaForCausalLM(shape).save_pretrained(self.model)
         tokenizer.save_pretrained(self.model)
         posts = [(f"post {i}: {words(8)}", words(6), words(9)) for i in range(36)]
-        shp = [
+        shp: list[dict[str, Any]] = [
             {"history": h, "human_ref_A": a, "human_ref_B": b, "score_A": 9, "score_B": 2, "labels": 1, "domain": "d"}
             for h, a, b in posts
         ]
-        hh = [
+        hh: list[dict[str, Any]] = [
             {key: f"\n\nHuman: {h}\n\nAssistant: {text}" for key, text in (("chosen", a), ("rejected", b))}
             for h, a, b in posts
         ]
@@ -81,7 +87,7 @@ class Place:
             row.setdefault("rank", None)
         alpaca = [{"instruction": h, "output": a, "dataset": "helpful_base", "generator": "x"} for h, a, _ in posts[:4]]
         pairs = [{"prompt": h, "chosen": a, "rejected": b} for h, a, b in posts]
-        rows = {"shp": shp, "hh": hh, "oasst": oasst, "alpacaeval": alpaca}
+        rows: dict[str, list[dict[str, Any]]] = {"shp": shp, "hh": hh, "oasst": oasst, "alpacaeval": alpaca}
         self.data = {name: write_jsonl(self.folder / f"{name}.jsonl", x) for name, x in rows.items()}
         write_jsonl(self.folder / "pairs.jsonl", pairs)
 

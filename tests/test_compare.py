@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Samples of a good and of a poor model of the demo's world."""
     where = tmp_path_factory.mktemp("compare")
     rows = list(demo.rows(Split.test, seed=1))[:60]
-    for name, good in (("kto", 0.8), ("sft", 0.3)):
+    for name, good in (("kto", 0.6), ("sft", 0.1)):
         samples = [
             {
                 "prompt": f"\n<|user|>\n{row['prompt']}\n<|assistant|>\n",

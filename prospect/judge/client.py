@@ -21,7 +21,7 @@ import openai
 from prospect.errors import UserError
 from prospect.judge.ledger import Fate, Reply
 from prospect.judge.options import OPENAI
-from prospect.judge.reply import is_completion
+from prospect.judge.reply import is_completion, plain
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 _LONGEST_WAIT = 120.0
@@ -117,7 +117,7 @@ def _no_reply(error: Exception) -> Response:
 
 def _refused(response: httpx2.Response) -> Response:
     status, error = response.status_code, _error(response)
-    said = " ".join(str(error.get("message") or response.text).split())[:300]
+    said = " ".join(plain(str(error.get("message") or response.text)).split())[:300]
     fate = Fate.lost if status in _MAYBE_BILLED else Fate.refused
     reply = Reply(fate, status, b"", response.headers.get("x-request-id"), f"status {status}: {said}")
     if status in _STOP or error.get("code") in _NO_MONEY or error.get("type") in _NO_MONEY:

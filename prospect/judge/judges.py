@@ -13,7 +13,7 @@ from prospect.judge.client import Endpoint
 from prospect.judge.games import Game, Judgment
 from prospect.judge.ledger import Ledger, Tally, request_key
 from prospect.judge.options import Options
-from prospect.judge.preflight import choose, preflight, recall, retirement
+from prospect.judge.preflight import choose, forget, preflight, recall, retirement
 from prospect.judge.prompt import JudgePrompt
 from prospect.judge.reply import Completion, read
 from prospect.judge.verdict import Verdict, read_verdict
@@ -120,13 +120,9 @@ async def _hosted(
             request = found.request(model, _messages(prompt, ledger, game), options.seed)
             keys.append(request_key(options.base_url, request))
             requests[keys[-1]] = request
-        missing = requests.keys() - ledger.answers(requests).keys()
-        failures: dict[str, str] = {}
-        if missing:
-            caller.endpoint.check_key()
-            wanted = {key: request for key, request in requests.items() if key in missing}
-            with progress(f"judging with {model}", len(requests), "requests", len(requests) - len(wanted)) as bar:
-                failures = await caller.ask_all(wanted, lambda: bar.advance(1))
+        old = ledger.answers(requests).keys()
+        missing = {key: request for key, request in requests.items() if key not in old}
+        failures = await _ask(caller, model, prompt, missing, len(old))
     finally:
         await caller.endpoint.close()
     answers = ledger.answers(requests)
@@ -136,6 +132,23 @@ async def _hosted(
         for game, key in zip(games, keys, strict=True)
     ]
     return _session(options, model, retirement(model, found), judgments, replies, missing, ledger.tally(requests))
+
+
+async def _ask(
+    caller: Caller, model: str, prompt: JudgePrompt, missing: Mapping[str, Mapping[str, Any]], n_old: int
+) -> dict[str, str]:
+    """Ask for what is missing; why some of it has no answer."""
+    if not missing:
+        return {}
+    caller.endpoint.check_key()
+    failures: dict[str, str] | None = None
+    try:
+        with progress(f"judging with {model}", n_old + len(missing), "requests", n_old) as bar:
+            failures = await caller.ask_all(missing, lambda: bar.advance(1))
+    finally:
+        if failures != {}:
+            forget(caller, model, prompt.max_tokens)
+    return failures
 
 
 def _judgment(game: Game, labels: str, failure: str, answered: bool, reply: Completion | None) -> Judgment:

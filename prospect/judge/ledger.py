@@ -151,6 +151,11 @@ class Ledger:
         with self._errors():
             self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def forget(self, name: str) -> None:
+        """Drop a fact that may no longer hold."""
+        with self._errors():
+            self._db.execute("DELETE FROM facts WHERE name = ?", (name,))
+
     def answers(self, keys: Collection[str]) -> dict[str, bytes]:
         """The raw reply to each key that has one: the first answer, or what came instead when asked again."""
         found: dict[str, bytes] = {}

@@ -70,6 +70,11 @@ def recall(caller: Caller, model: str, limit: int) -> Capabilities | None:
     return Capabilities(**json.loads(found)) if found else None
 
 
+def forget(caller: Caller, model: str, limit: int) -> None:
+    """Have the next run probe anew: requests failed, so the server may have changed."""
+    caller.ledger.forget(_fact(caller, model, limit))
+
+
 async def choose(caller: Caller) -> str:
     """A judge for those who named none.
 
@@ -101,9 +106,9 @@ async def preflight(caller: Caller, model: str, limit: int) -> Capabilities:
     shutdown = served.get(model)
     if _days_left(shutdown) < 0:
         raise UserError(f"-j {model} was shut down on {shutdown}; it serves {', '.join(sorted(served)[:8])}")
-    first = Capabilities(
-        "max_completion_tokens" if caller.endpoint.hosted else "max_tokens", limit, shutdown_date=shutdown
-    )
+    first = Capabilities("max_tokens", limit, shutdown_date=shutdown)
+    if caller.endpoint.hosted:  # its models may reason or not from one request to the next; room alone costs nothing
+        first = replace(first, limit_name="max_completion_tokens", limit=max(limit, _THINKING_TOKENS))
     found = await _probed(caller, model, first, served)
     caller.ledger.remember(_fact(caller, model, limit), json.dumps(asdict(found)))
     return found
@@ -118,20 +123,23 @@ def retirement(model: str, found: Capabilities) -> str | None:
 async def _probed(caller: Caller, model: str, trial: Capabilities, served: Mapping[str, Any]) -> Capabilities:
     """Leave out what is refused, one parameter a probe; give a model that reasons room and ask for little of it."""
     refused: set[Capabilities] = set()
+    reasons = False
     for _ in range(_MAX_PROBES):
         answer = await _probe(caller, trial.request(model, _PROBE, 0))
         if isinstance(answer, bytes):
             reply = read(answer)
-            if reply is None or trial.limit >= _THINKING_TOKENS or not reply.reasons:
+            if reply is None or reasons or not reply.reasons:
                 return trial
-            trial = replace(trial, limit=_THINKING_TOKENS, low_effort=True)
+            reasons, trial = True, replace(trial, limit=max(trial.limit, _THINKING_TOKENS), low_effort=True)
             continue
         if answer.reply.status == 404:
             hint = nearest(model, served) or (f"; it serves {', '.join(sorted(served)[:8])}" if served else "")
             raise UserError(f"{caller.endpoint.base_url} does not serve -j {model}{hint} ({answer.reply.note})")
+        if answer.next is Next.stop:
+            raise refusal(caller.endpoint.base_url, model, answer.reply.note)
         refused.add(trial)
         fewer = trial.without(f"{(answer.error or {}).get('param')} {answer.reply.note}")
-        if answer.next is not Next.give_up or fewer is None or fewer in refused:
+        if fewer is None or fewer in refused:
             raise UserError(f"{caller.endpoint.base_url} refuses -j {model}: {answer.reply.note}")
         trial = fewer
     raise UserError(f"{caller.endpoint.base_url} refuses -j {model} with every set of parameters that was tried")

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _OPEN_THOUGHT = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
@@ -55,6 +56,11 @@ def read(body: bytes) -> Completion | None:
 def is_completion(body: bytes) -> bool:
     """Whether a body with status 200 is a chat completion at all."""
     return read(body) is not None
+
+
+def plain(text: str) -> str:
+    """Without control and direction characters, which could rewrite what a terminal shows."""
+    return _CONTROL.sub(" ", text)
 
 
 def strip_thoughts(text: str) -> tuple[str, bool]:

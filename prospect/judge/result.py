@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -23,13 +22,13 @@ from prospect.judge.games import Judgment, Outcome
 from prospect.judge.judges import Session
 from prospect.judge.options import Options
 from prospect.judge.prompt import JudgePrompt
+from prospect.judge.reply import plain
 from prospect.judge.samples import Match, Side
 from prospect.judge.summary import Answers, Position, Summary
 from prospect.judge.verdict import Verdict
 from prospect.stats.bootstrap import Estimate
 
 SCHEMA = 1
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
 def line(options: Options, match: Match, session: Session, prompt: JudgePrompt | None, summary: Summary) -> str:
@@ -42,7 +41,7 @@ def line(options: Options, match: Match, session: Session, prompt: JudgePrompt |
         "judge": session.judge,
         "candidate": _side(match.candidate, summary.candidate, summary.wins),
         "baseline": _side(match.baseline, summary.baseline, summary.losses),
-        "config": match.config,
+        "config": json.loads(json.dumps(match.config), parse_constant=str),  # NaN is no JSON
         "schema": SCHEMA,
         "prompts": summary.prompts,
         "win_rate": summary.win_rate.mean if summary.win_rate else None,
@@ -67,7 +66,7 @@ def line(options: Options, match: Match, session: Session, prompt: JudgePrompt |
         else None,
         "rows": match.counts,
     }
-    return json.dumps(record, allow_nan=False, default=str)
+    return json.dumps(record, allow_nan=False)
 
 
 def check_writable(file: Path) -> None:
@@ -132,8 +131,8 @@ def three_lines(options: Options, match: Match, session: Session, summary: Summa
     """The comparison for a reader."""
     s = summary
     same_file = match.candidate.file == match.baseline.file
-    who = f"{match.exp_name}: " if same_file else ""
-    sides = f"{_plain(match.candidate.name)} against {_plain(match.baseline.name)}"
+    who = f"{plain(match.exp_name)}: " if same_file else ""
+    sides = f"{plain(match.candidate.name)} against {plain(match.baseline.name)}"
     rate = f"win rate {_percent(s.win_rate)}" if s.win_rate else "no verdict"
     bounds = f" ({s.bounds[0]:.1%} to {s.bounds[1]:.1%} if these were known)" if s.unparsed + s.failed else ""
     split = f" ({s.inconsistent} split by order)" if s.inconsistent else ""
@@ -147,7 +146,7 @@ def three_lines(options: Options, match: Match, session: Session, summary: Summa
         calls += f" in all, {spent.tally.maybe_billed} requests maybe billed unseen"
     return "\n".join(
         (
-            f"{who}{sides}, judge {_plain(session.judge)}: {rate}: "
+            f"{who}{sides}, judge {plain(session.judge)}: {rate}: "
             f"{s.wins} wins, {s.ties} ties{split}, {s.losses} losses on {s.prompts} prompts",
             f"length ratio {ratio}; distinct answers {s.candidate.distinct_share:.0%} and "
             f"{s.baseline.distinct_share:.0%}{_position_words(s.position)}",
@@ -161,15 +160,10 @@ def verdict_lines(outcomes: Sequence[Outcome]) -> list[str]:
     return [
         f"{judgment.game.pair.prompt_id[:8]}/{judgment.game.pair.sample} "
         f"{'candidate' if judgment.game.candidate_first else 'baseline'} first: "
-        f"{winner(judgment) or '–'} {_plain(judgment.text or judgment.reason)[:100]}".rstrip()
+        f"{winner(judgment) or '–'} {plain(judgment.text or judgment.reason)[:100]}".rstrip()
         for outcome in outcomes
         for judgment in outcome.judgments
     ]
-
-
-def _plain(text: str) -> str:
-    """Without control and direction characters, which could rewrite what a terminal shows."""
-    return _CONTROL.sub(" ", text)
 
 
 def _percent(found: Estimate) -> str:

@@ -49,9 +49,9 @@ def _conclude(options: Options, match: Match, prompt: JudgePrompt | None, sessio
     summary = summarise(judged, options.seed)
     if options.verbose:
         print("".join(f"{line}\n" for line in result.verdict_lines(judged)), end="")
+    result.append(options.results, result.line(options, match, session, prompt, summary))
     if options.csv:
         result.write_csv(options.csv, session)
-    result.append(options.results, result.line(options, match, session, prompt, summary))
     for warning in _warnings(match, session, summary):
         print(f"warning: {warning}", file=sys.stderr)
     print(result.three_lines(options, match, session, summary))

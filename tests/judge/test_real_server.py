@@ -96,7 +96,14 @@ def judged(tmp_path: Path) -> Callable[..., tuple[int, dict[str, Any]]]:
     samples.write_text(json.dumps({"config": {"exp_name": "tiny"}, "samples": rows}))
 
     def run(url: str, **more: Any) -> tuple[int, dict[str, Any]]:
-        options = Options(samples, base_url=url, results=tmp_path / "r.jsonl", cache=tmp_path / "cache", **more)
+        options = Options(
+            samples,
+            base_url=url,
+            results=tmp_path / "r.jsonl",
+            cache=tmp_path / "cache",
+            concurrency=2,  # as many as the server has slots
+            **more,
+        )
         code = compare(options)
         return code, json.loads(options.results.read_text().splitlines()[-1])
 

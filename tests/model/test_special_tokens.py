@@ -25,7 +25,7 @@ def ends(chat: ChatFormat) -> tuple[int, int]:
     """How often the end token stands in the prompt's and in the answer's ids."""
     prompt, answer, apart = chat.encode_pair(chat.render(QUESTION, "<|endoftext|> ends a text"))
     assert not apart
-    assert chat.plain(chat.tokenizer.decode(prompt)) == "\n<|user|>\nwhat is <|endoftext|> for?\n<|assistant|>\n"
+    assert chat.plain(str(chat.tokenizer.decode(prompt))) == "\n<|user|>\nwhat is <|endoftext|> for?\n<|assistant|>\n"
     assert chat.tokenizer.decode(answer) == "<|endoftext|> ends a text<|endoftext|>"
     return prompt.count(chat.tokenizer.eos_token_id), answer.count(chat.tokenizer.eos_token_id)
 
