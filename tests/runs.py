@@ -72,11 +72,11 @@ def _train(config: Config, point: Point | None, number: int, forget_optimizer: b
     from trainers.launch import train
 
     torch.set_num_threads(1)
-    os.fsync = lambda handle: None  # it guards against a machine's end, not a process's, and takes half of the time
+    os.fsync = lambda fd: None  # it guards against a machine's end, not a process's, and takes half of the time
     if point is not None:
         _arm(point, lambda: os.kill(os.getpid(), number))
     if forget_optimizer:
-        torch.optim.AdamW.load_state_dict = lambda *args: None  # type: ignore[assignment, method-assign]
+        torch.optim.AdamW.load_state_dict = lambda *args: None  # type: ignore[method-assign]
     try:
         sys.exit(train(config))
     except ProspectError as error:

@@ -69,7 +69,9 @@ def rooms_of(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names} & set(ROOMS)
 
 
-@pytest.mark.parametrize(("room", "allowed"), [("prospect", set()), ("dataloaders", {"prospect"}), ("trainers", set(ROOMS))])
+@pytest.mark.parametrize(
+    ("room", "allowed"), [("prospect", set()), ("dataloaders", {"prospect"}), ("trainers", set(ROOMS))]
+)
 def test_arrows(room: str, allowed: set[str]) -> None:
     for name, file in modules().items():
         if name.split(".")[0] == room:

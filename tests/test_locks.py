@@ -27,8 +27,9 @@ def test_a_claim_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     child = FORK.Process(target=hold, args=(tmp_path / "lock", ready))
     child.start()
     assert ready.wait(30)
-    with pytest.raises(UserError, match=f"the folder is in use by process {child.pid} on "), claimed(
-        tmp_path / "lock", "the folder"
+    with (
+        pytest.raises(UserError, match=f"the folder is in use by process {child.pid} on "),
+        claimed(tmp_path / "lock", "the folder"),
     ):
         pass
     assert child.pid is not None

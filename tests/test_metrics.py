@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from prospect.metrics import Tally, auc
+from prospect.metrics import Tally
+from prospect.stats.roc import auc
 
 CHOSEN, REJECTED = torch.tensor([1.0, 2.0, 3.0, 0.0]), torch.tensor([0.0, 2.0, 4.0, -1.0])
 
@@ -52,7 +53,8 @@ def test_counts_weigh_sums_over_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "rejected", "area"), [([2, 3], [0, 1], 1.0), ([0], [1, 2], 0.0), ([1, 1], [1, 1, 1], 0.5), ([1, 3], [2], 0.5)]
+    ("chosen", "rejected", "area"),
+    [([2, 3], [0, 1], 1.0), ([0], [1, 2], 0.0), ([1, 1], [1, 1, 1], 0.5), ([1, 3], [2], 0.5)],
 )
 def test_area(chosen: list[float], rejected: list[float], area: float) -> None:
     assert auc(np.array(chosen), np.array(rejected)) == pytest.approx(area)

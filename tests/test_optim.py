@@ -37,7 +37,10 @@ def test_any_of_torchs_optimizers_makes_a_step(name: str) -> None:
     [
         ({"optimizer": "adamw"}, r"optimizer: torch has no `adamw` \(did you mean `AdamW`\?\)"),
         ({"optimizer": "Optimizer"}, "optimizer: torch has no `Optimizer`"),
-        ({"optimizer_args": {"betass": [0.9, 0.99]}}, r"optimizer_args.betass: AdamW does not take it \(did you mean `betas`"),
+        (
+            {"optimizer_args": {"betass": [0.9, 0.99]}},
+            r"optimizer_args.betass: AdamW does not take it \(did you mean `betas`",
+        ),
         ({"optimizer": "RMSprop", "optimizer_args": {"betas": [0.9, 0.99]}}, "RMSprop does not take it"),
     ],
 )
@@ -52,7 +55,7 @@ def rates(steps: int, **changes: Any) -> list[float]:
     schedule = make_schedule(config, made, steps)
     found = []
     for _ in range(steps):
-        found.append(schedule.get_last_lr()[0])
+        found.append(float(schedule.get_last_lr()[0]))
         made.step()
         schedule.step()
     return found

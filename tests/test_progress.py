@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
 
-from prospect import progress as module
 from prospect.progress import Progress, progress
 
 
@@ -41,7 +41,7 @@ def test_other_processes_count_in_silence(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(module.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with progress("work", 2, "items") as bar:
         bar.advance(2, note="done now")
     assert "work" in capsys.readouterr().out

@@ -40,7 +40,9 @@ def test_a_run_without_a_state_forgets_all(tmp_path: Path) -> None:
 
 def test_tensorboard_shows_the_steps_that_count(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
 
     config = Config(tensorboard=TensorboardConfig(enabled=True))
     track(tmp_path, range(1, 6), -1, config)

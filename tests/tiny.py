@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from dataloaders.loader import Data
-from dataloaders.packing import pack, sequences
+from dataloaders.packing import Sequence, pack, sequences
+from prospect.batch import Batch, Role
 from prospect.config.schema import Config, DatasetConfig, ModelConfig, Truncation
 from prospect.model.policy import Policy
 from prospect.parallel import World
@@ -22,7 +23,7 @@ from trainers.basic import BasicTrainer, Engine
 from trainers.reference_pass import fill
 from trainers.setup import prepare_data, prepare_policy, prepare_text
 
-WORDS = "red green blue apple pear plum river stone cloud bright quiet seven walks sings under over the a".split()
+WORDS = ("red", "green", "blue", "apple", "pear", "river", "stone", "bright", "quiet", "seven", "walks", "under", "the", "a")
 SHAPE: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 32,
@@ -138,3 +139,8 @@ def gradients(
 def distance(one: torch.Tensor, other: torch.Tensor) -> float:
     """|one − other| / |other|."""
     return float((one - other).norm() / other.norm())
+
+
+def packed(ids: list[list[int]]) -> Batch:
+    """Sequences whose tokens all are trained but the first."""
+    return pack([Sequence(str(i), x[:1], x[1:], [True] * (len(x) - 1), Role.chosen) for i, x in enumerate(ids)])

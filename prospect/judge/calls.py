@@ -47,14 +47,14 @@ class Patience:
 
 
 class Caller:
-    """Asks an endpoint; every attempt goes through the ledger. ``sent`` counts the requests of this run."""
+    """Asks an endpoint; every attempt goes through the ledger. ``sent`` and ``answered`` count this process's own."""
 
     def __init__(
         self, endpoint: Endpoint, ledger: Ledger, concurrency: int, patience: Patience, max_requests: int | None
     ) -> None:
         self.endpoint, self.ledger, self.patience = endpoint, ledger, patience
         self.scribe = Scribe(ledger)
-        self.sent = 0
+        self.sent = self.answered = 0
         self._max_requests = max_requests
         self._concurrency = concurrency
         self._pace = Pace(concurrency)
@@ -134,6 +134,7 @@ class Caller:
         response = await self.attempt(key, request)
         if response.next is Next.done:
             self._in_a_row = 0
+            self.answered += 1
             return None
         note = response.reply.note
         if response.next is Next.stop:

@@ -30,7 +30,7 @@ OFFLINE: Mapping[str, Callable[[str, str], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a hosted judge took. ``asked``: games whose reply came in this run; tokens are of all games, old and new."""
+    """What a hosted judge took. ``asked``: requests that this process got an answer to; tokens are of all games."""
 
     games: int = 0
     asked: int = 0
@@ -131,7 +131,9 @@ async def _hosted(
         _judgment(game, prompt.labels, failures.get(key, "no reply"), key in answers, replies.get(key))
         for game, key in zip(games, keys, strict=True)
     ]
-    return _session(options, model, retirement(model, found), judgments, replies, missing, ledger.tally(requests))
+    return _session(
+        options, model, retirement(model, found), judgments, replies, caller.answered, ledger.tally(requests)
+    )
 
 
 async def _ask(
@@ -168,7 +170,7 @@ def _session(
     retires: str | None,
     judgments: Sequence[Judgment],
     replies: Mapping[str, Completion | None],
-    missing: Iterable[str],
+    asked: int,
     tally: Tally,
 ) -> Session:
     read_ones = [reply for reply in replies.values() if reply is not None]
@@ -178,7 +180,7 @@ def _session(
         warnings.append(f"replies come from more than one model: {', '.join(answered_as)}")
     spent = Spent(
         games=len(judgments),
-        asked=sum(key in replies for key in missing),
+        asked=asked,
         prompt_tokens=sum(reply.prompt_tokens for reply in read_ones),
         completion_tokens=sum(reply.completion_tokens for reply in read_ones),
         tally=tally,

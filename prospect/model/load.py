@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
@@ -174,7 +175,7 @@ def _pretrained(auto: Any, name: str, **options: Any) -> Any:
     """from_pretrained with an error for people."""
     try:
         return auto.from_pretrained(name, **{k: v for k, v in options.items() if v is not None})
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not os.path.isdir(name):
             raise MachineError(

@@ -55,9 +55,10 @@ class Policy:
             UserError: the two differ by more than rounding explains.
         """
         ours = self.logps(batch)
-        own = self.model.config._attn_implementation
+        own, training = self.model.config._attn_implementation, self.model.training
         softcap = getattr(self.model.config, "attn_logit_softcapping", None)
         self.model.set_attn_implementation("eager" if softcap else "sdpa")
+        self.model.eval()  # attention dropout, which packed attention never applies
         worst = 0.0
         try:
             for i in range(min(sequences, len(batch))):
@@ -69,6 +70,7 @@ class Policy:
                 worst = max(worst, (plain - ours.tokens[here]).abs().max().item())
         finally:
             self.model.set_attn_implementation(own)
+            self.model.train(training)
         allowed = 0.25 if self.autocast or self.model.dtype == torch.bfloat16 else 1e-3
         if not worst <= allowed:
             raise UserError(

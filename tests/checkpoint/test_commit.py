@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def test_a_linked_tree_survives_its_source(tmp_path: Path) -> None:
     write(tmp_path / "x")
     link_tree(tmp_path / "x", tmp_path / "y")
     assert (tmp_path / "y" / "a.bin").stat().st_ino == (tmp_path / "x" / "a.bin").stat().st_ino
-    commit.shutil.rmtree(tmp_path / "x")
+    shutil.rmtree(tmp_path / "x")
     assert fault(tmp_path / "y") is None
 
 

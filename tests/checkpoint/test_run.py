@@ -22,9 +22,8 @@ def test_where_it_is(tmp_path: Path) -> None:
 def test_a_claim_writes_the_configuration_once(tmp_path: Path) -> None:
     config = tiny.config(tmp_path, "dpo")
     run = Run.of(config)
-    with run.claim(config, losses):
-        with pytest.raises(UserError, match="is in use by process"), run.claim(config, losses):
-            pass
+    with run.claim(config, losses), pytest.raises(UserError, match="is in use"), run.claim(config, losses):
+        pass
     written = (run.folder / "config.yaml").read_text()
     with run.claim(config, losses):
         assert (run.folder / "config.yaml").read_text() == written

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from prospect.checkpoint import state
 from prospect.checkpoint.state import Checkpoints, Position
 from prospect.errors import MachineError
+from prospect.logs import log
 from tests.planted import plant
 
 
@@ -83,7 +83,7 @@ def test_the_newest_whole_state_is_used(tmp_path: Path, damage: str, caplog: pyt
     checkpoints = Checkpoints(tmp_path, keep=2)
     save(checkpoints, 1), save(checkpoints, 2)
     DAMAGE[damage](tmp_path / "step-2")
-    state.log.propagate = True
+    log.propagate = True
     with caplog.at_level(logging.WARNING):
         assert found(checkpoints) == (2 if "newer" in damage else 1)
     (line,) = caplog.messages
@@ -113,8 +113,8 @@ def test_a_failed_save_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.
     checkpoints = Checkpoints(tmp_path, keep=1)
     save(checkpoints, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(state.torch, "save", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(MachineError, match="step-2: could not be written .No space left on device"):
+        patch.setattr(torch, "save", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(MachineError, match=r"step-2: could not be written .No space left on device"):
             save(checkpoints, 2)
     assert steps(checkpoints) == [1]
     assert found(checkpoints) == 1
@@ -137,6 +137,6 @@ def test_nothing_that_could_run_is_read(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "canary",))
 
     torch.save({"optimizer": Payload(), "schedule": {}}, tmp_path / "optimizer.pt")
-    with pytest.raises(Exception, match="(?i)weights.only"):
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
         Checkpoints.optimizer(tmp_path, torch.device("cpu"))
     assert not (tmp_path / "canary").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.model.formats import chat
 CHAT = chat("archangel")
 
 
-def data(folder: Path, kind: RecordKind = RecordKind.pairs, balanced: bool = False, **changes: object) -> Data:
+def data(folder: Path, kind: RecordKind = RecordKind.pairs, balanced: bool = False, **changes: Any) -> Data:
     return load(tiny.config(folder, "dpo", **changes), kind, balanced, CHAT)
 
 
@@ -52,7 +53,7 @@ def test_training_and_evaluation_share_no_prompt(tmp_path: Path) -> None:
 
 
 def test_evaluation_is_the_same_each_time_and_whatever_the_batch_size(tmp_path: Path) -> None:
-    def ids(**changes: object) -> dict[str, list[str]]:
+    def ids(**changes: Any) -> dict[str, list[str]]:
         made = data(tmp_path, datasets=two_sets(tmp_path), n_eval_examples=11, **changes)
         return {name: [r.id for c in chunks for r in c] for name, chunks in made.eval_chunks().items()}
 
@@ -90,9 +91,7 @@ def test_micro_batches_keep_to_the_budget(tmp_path: Path) -> None:
 
 def test_fractions_take_nested_subsets_of_unique_records(tmp_path: Path) -> None:
     def shown(desirable: float, undesirable: float) -> tuple[set[str], set[str]]:
-        made = data(
-            tmp_path, RecordKind.labelled, frac_unique_desirable=desirable, frac_unique_undesirable=undesirable
-        )
+        made = data(tmp_path, RecordKind.labelled, frac_unique_desirable=desirable, frac_unique_undesirable=undesirable)
         records = [made.train[int(i)] for i in made.order.epoch(0)]
         kinds = [{r.id for r in records if r.roles == [role]} for role in (0, 1)]
         return kinds[0], kinds[1]
@@ -125,7 +124,7 @@ def test_the_tokenizer_learns_from_training_texts_only(tmp_path: Path) -> None:
         ({"frac_unique_desirable": 0.5}, "frac_unique_desirable: has no meaning for loss=dpo, which takes pairs"),
     ],
 )
-def test_refusals(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_refusals(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         data(tmp_path, **changes)
 
@@ -143,7 +142,7 @@ def test_data_without_pairs_are_refused_for_pairs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"n_examples": 16}])
-def test_balance_needs_both_kinds(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_balance_needs_both_kinds(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="all 20 records are desirable; loss=dpo takes as many of the other kind"):
         data(tmp_path, RecordKind.labelled, True, datasets=labelled_file(tmp_path, [True] * 20), **changes)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -63,14 +65,22 @@ def test_subsets_are_nested() -> None:
     hashes = np.random.default_rng(0).integers(0, 2**63, 1000).astype(np.uint64)
     subsets = [set(nested_subset(hashes, fraction).tolist()) for fraction in (0.0, 0.1, 0.25, 0.5, 1.0)]
     assert [len(s) for s in subsets] == [0, 100, 250, 500, 1000]
-    assert all(small < large for small, large in zip(subsets, subsets[1:], strict=False))
+    assert all(small < large for small, large in pairwise(subsets))
 
 
 def keys_of(*sizes: int) -> np.ndarray:
     return np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
 
 
-BATCHES = [keys_of(*[1] * 8), keys_of(2, 2, 2, 1), keys_of(4, 4), keys_of(5, 3), keys_of(7), keys_of(1, 1), keys_of(6, 1, 1)]
+BATCHES = [
+    keys_of(*[1] * 8),
+    keys_of(2, 2, 2, 1),
+    keys_of(4, 4),
+    keys_of(5, 3),
+    keys_of(7),
+    keys_of(1, 1),
+    keys_of(6, 1, 1),
+]
 
 
 def faults(keys: np.ndarray, *seed: int) -> list[str]:

@@ -128,7 +128,7 @@ def test_two_processes_at_once_build_once(made: Recipe, tmp_path: Path) -> None:
             time.sleep(0.3)
             build(*args)
 
-        store._build = slow
+        setattr(store, "_build", slow)  # noqa: B010
         assert len(open_store(made, CHAT, tmp_path)) > 0
 
     children = [FORK.Process(target=open_slowly) for _ in range(3)]

@@ -133,7 +133,9 @@ def trained(item: Tokenized, format_=CHATML) -> str:
     return format_.tokenizer.decode(kept)
 
 
-@pytest.mark.parametrize(("name", "end"), [("chatml", "<|im_end|>"), ("llama3", "<|eot_id|>"), ("mistral", "<|endoftext|>")])
+@pytest.mark.parametrize(
+    ("name", "end"), [("chatml", "<|im_end|>"), ("llama3", "<|eot_id|>"), ("mistral", "<|endoftext|>")]
+)
 def test_a_stable_template_gives_one_sequence_with_a_mask(name: str, end: str) -> None:
     format_ = chat(name)
     item = one(CONVERSATION, ALL_TURNS, format_)

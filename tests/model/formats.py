@@ -38,7 +38,7 @@ def tokenizer(adds_bos: bool = False) -> PreTrainedTokenizerBase:
     assert isinstance(made, PreTrainedTokenizerFast)
     made.add_special_tokens({"bos_token": "<s>", "additional_special_tokens": list(SPECIAL)})
     if adds_bos:
-        made._tokenizer.post_processor = TemplateProcessing(
+        made.backend_tokenizer.post_processor = TemplateProcessing(
             single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", made.bos_token_id)]
         )
         assert made("a").input_ids[0] == made.bos_token_id

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 
 from prospect.errors import UserError
-from prospect.model import attention
 from prospect.model.attention import NAME, NAME_FLASH, Packing, choose, packed_attention
 
 CPU = torch.device("cpu")
@@ -48,8 +49,11 @@ def test_the_choice_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
     assert choose(False, CPU) == (NAME, "one SDPA call a sequence")
     assert "CUDA only" in choose(True, CPU)[1]
-    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)
-    assert choose(True, cuda) == (NAME, "torch varlen (FlashAttention-2; flash-attn is not installed, this is the same kernel)")
-    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choose(True, cuda) == (
+        NAME,
+        "torch varlen (FlashAttention-2; flash-attn is not installed, this is the same kernel)",
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert choose(True, cuda)[0] == NAME_FLASH
     assert choose(False, cuda)[0] == NAME

@@ -96,6 +96,7 @@ def test_a_model_file_fits_packed_attention_and_the_tiled_head(name: str) -> Non
     assert (head.scale, head.softcap) == (1.0, 30.0 if config.model_type == "gemma2" else None)
 
     layers = model.base_model.layers
+    assert isinstance(layers, nn.ModuleList)
     assert len(layers) == config.num_hidden_layers
     windows = [getattr(getattr(layer, "self_attn", None), "sliding_window", None) for layer in layers]
     assert sum(window is not None for window in windows) == (len(layers) // 2 if config.model_type == "gemma2" else 0)

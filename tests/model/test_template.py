@@ -50,7 +50,7 @@ def test_training_sees_the_ids_that_sampling_gives(name: str) -> None:
     made = chat(name)
     prompt, answer, _ = made.encode_pair(made.render(TALK, "blue"))
     assert prompt == made.encode(made.prompt(TALK))
-    assert made.tokenizer.decode(answer).removesuffix(made.turn_end).endswith("blue")
+    assert str(made.tokenizer.decode(answer)).removesuffix(made.turn_end).endswith("blue")
 
 
 def test_a_newline_after_the_end_of_turn_is_not_trained() -> None:
@@ -101,7 +101,9 @@ def test_archangel_is_as_published() -> None:
         "\n<|user|>\nwhat is one and two?\n<|assistant|>\nit is three.\n<|user|>\nred?\n<|assistant|>\n"
     )
     assert made.render(TALK, "blue").answer == "blue<|endoftext|>"
-    assert chat("archangel", human_prefix='Q"\n: ', human_suffix="\n\n").prompt([("user", "x")]).startswith('Q"\n: x\n\n')
+    assert (
+        chat("archangel", human_prefix='Q"\n: ', human_suffix="\n\n").prompt([("user", "x")]).startswith('Q"\n: x\n\n')
+    )
 
 
 def test_words_in_braces_are_data() -> None:
@@ -123,7 +125,7 @@ def test_which_template_is_said(tmp_path: Path) -> None:
 
 
 def test_a_missing_template_file_and_a_missing_eos_are_refused() -> None:
-    with pytest.raises(UserError, match="chat_template: no such file nowhere.jinja"):
+    with pytest.raises(UserError, match=r"chat_template: no such file nowhere.jinja"):
         install(tokenizer(), Config(chat_template="nowhere.jinja"))
     made = tokenizer()
     made.eos_token = None
@@ -137,7 +139,7 @@ def test_a_template_that_refuses_a_role_is_named_with_the_turns() -> None:
         "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         "{{ m['content'] }}{% endfor %}"
     )
-    with pytest.raises(UserError, match="chat_template: refuses this conversation.*no system role.*system: be brief"):
+    with pytest.raises(UserError, match=r"chat_template: refuses this conversation.*no system role.*system: be brief"):
         ChatFormat(made).prompt([("system", "be brief"), ("user", "x")])
 
 

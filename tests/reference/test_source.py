@@ -41,7 +41,7 @@ def test_nothing_is_computed_twice(engine: Engine, tmp_path: Path) -> None:
     count = fill(store, engine.data, True, True, lambda: engine.policy, World())
     assert count >= len(everything)
     assert store.missing(sorted(everything)) == []
-    assert fill(store, engine.data, True, True, lambda: pytest.fail("the model was loaded"), World()) == 0  # type: ignore[arg-type, return-value]
+    assert fill(store, engine.data, True, True, lambda: pytest.fail("the model was loaded"), World()) == 0
 
 
 def test_evaluation_alone_needs_less(engine: Engine) -> None:

@@ -174,9 +174,14 @@ def test_head_is_the_only_place_with_logits_of_the_vocabulary(
 ) -> None:
     """A step never computes logits at the prompt's positions."""
     trainer, engine = made("dpo")
-    seen = []
+    seen: list[int] = []
     original = Head.logits
-    monkeypatch.setattr(Head, "logits", lambda self, h, w, b: seen.append(len(h)) or original(self, h, w, b))
+
+    def counted(self, hidden, weight, bias):
+        seen.append(len(hidden))
+        return original(self, hidden, weight, bias)
+
+    monkeypatch.setattr(Head, "logits", counted)
     tiny.gradients(trainer, engine)
     trained = sum(int(batch.lengths.sum()) for batch in engine.data.microbatches(engine.data.step(0)))
     assert sum(seen) == 2 * trained  # forward and its recomputation

@@ -60,7 +60,11 @@ def test_far_apart_stays_finite() -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("-F.logsigmoid", "-F.sigmoid"), ("policy_chosen_logps.sums", "policy_chosen_logps.means"), ("beta * (policy_rej", "(policy_rej")],
+    [
+        ("-F.logsigmoid", "-F.sigmoid"),
+        ("policy_chosen_logps.sums", "policy_chosen_logps.means"),
+        ("beta * (policy_rej", "(policy_rej"),
+    ],
 )
 def test_a_planted_bug_is_seen(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, DPOTrainer.loss, old, new)

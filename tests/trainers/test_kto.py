@@ -60,6 +60,8 @@ def test_one_kind_alone_is_finite(missing: str) -> None:
     loss = trainer().loss(*pair, *pair, some, some)
     assert loss.losses.tolist() == [0.5]
     tally = Tally()
+    assert loss.chosen_rewards is not None
+    assert loss.rejected_rewards is not None
     tally.rewards(loss.chosen_rewards, loss.rejected_rewards, paired=False)
     assert len(tally.means()) == 1
 
@@ -103,7 +105,12 @@ def test_a_step_of_one_prompt_has_its_reference_point_at_zero(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(".clamp(min=0)", ""), ("(kl - rejected)", "(rejected - kl)"), ("c.undesirable_weight", "1"), ("drift.mean().clamp(min=0)", "drift.clamp(min=0).mean()")],
+    [
+        (".clamp(min=0)", ""),
+        ("(kl - rejected)", "(rejected - kl)"),
+        ("c.undesirable_weight", "1"),
+        ("drift.mean().clamp(min=0)", "drift.clamp(min=0).mean()"),
+    ],
 )
 def test_a_planted_bug_is_seen(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (*POLICY, *REFERENCE, logps([-3.0], [-2.0]), logps([-4.0], [-0.5]))

@@ -40,7 +40,8 @@ def test_an_empty_half_counts_as_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("(chosen - rejected_kl)", "(chosen - chosen_kl)"), ("(chosen_kl - rejected)", "(rejected - chosen_kl)")]
+    ("old", "new"),
+    [("(chosen - rejected_kl)", "(chosen - chosen_kl)"), ("(chosen_kl - rejected)", "(rejected - chosen_kl)")],
 )
 def test_a_planted_bug_is_seen(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = losses(*ARGUMENTS)

@@ -44,7 +44,9 @@ def test_the_same_command_again_says_that_the_run_is_finished(
 
 def test_another_configuration_under_the_same_name_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
-    with pytest.raises(UserError, match=r"exp_name: .*sft holds a run with another configuration: lr is 0.001 there and 0.5 now"):
+    with pytest.raises(
+        UserError, match=r"exp_name: .*sft holds a run with another configuration: lr is 0.001 there and 0.5 now"
+    ):
         train(tmp_path, lr=0.5)
 
 
@@ -61,10 +63,10 @@ def test_a_run_builds_on_another(tmp_path: Path) -> None:
     train(tmp_path, "dpo", load_from="sft/LATEST/policy.pt")
     (parent,) = manifest(tmp_path / "dpo")["parents"]
     assert parent["path"] == str(tmp_path / "sft" / "LATEST")
-    first = [json.loads(x) for x in (tmp_path / "dpo" / "metrics.jsonl").read_text().splitlines()][0]
+    first = json.loads((tmp_path / "dpo" / "metrics.jsonl").read_text().splitlines()[0])
     assert first["eval/loss"] == pytest.approx(0.693147, abs=1e-6)
     assert first["eval/rewards/margins"] == pytest.approx(0, abs=1e-6)
-    trained = [json.loads(x) for x in (tmp_path / "sft" / "metrics.jsonl").read_text().splitlines()][-1]
+    trained = json.loads((tmp_path / "sft" / "metrics.jsonl").read_text().splitlines()[-1])
     assert first["eval/logps/chosen"] == pytest.approx(trained["eval/logps/chosen"], abs=1e-4)
     train(tmp_path, "dpo", load_from="sft", exp_name="again", lr=0.1)
     assert "0 computed now" in (tmp_path / "again" / "log" / "rank-0.log").read_text()
@@ -104,7 +106,9 @@ def test_a_reference_that_is_not_the_start_is_refused(
 def test_live_and_cached_reference_train_the_same_policy(tmp_path: Path) -> None:
     train(tmp_path, "kto", exp_name="cached")
     train(tmp_path, "kto", exp_name="live", cache_reference_logprobs=False)
-    last = [json.loads((tmp_path / name / "manifest.json").read_text())["summary"]["eval"] for name in ("cached", "live")]
+    last = [
+        json.loads((tmp_path / name / "manifest.json").read_text())["summary"]["eval"] for name in ("cached", "live")
+    ]
     assert last[0] == pytest.approx(last[1], abs=2e-5)
 
 

@@ -33,7 +33,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
 
 def test_what_a_run_leaves(run: tuple[Config, Path]) -> None:
     _, folder = run
-    assert {p.name for p in folder.iterdir()} >= {"config.yaml", "manifest.json", "metrics.jsonl", "log", "LATEST", "BEST"}
+    assert {p.name for p in folder.iterdir()} >= {
+        "config.yaml",
+        "manifest.json",
+        "metrics.jsonl",
+        "log",
+        "LATEST",
+        "BEST",
+    }
     assert sorted(p.name for p in folder.glob("step-*")) == ["step-16", "step-32"]  # in examples
     assert len({p.read_bytes() for p in folder.glob("step-*/model.safetensors")}) == 2
 
@@ -106,9 +113,16 @@ def test_what_is_not_finite_stops_before_the_update(tmp_path: Path, poison, monk
     poison(monkeypatch)
     updates: list[int] = []
     update = torch.optim.AdamW.step
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: updates.append(1) or update(*a, **k))
+
+    def counted(self, *args):
+        updates.append(1)
+        return update(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
     config = tiny.config(tmp_path, "kto")
-    with pytest.raises(DivergedError, match=r"step 2: the loss or a gradient is not finite; nothing was updated") as error:
+    with pytest.raises(
+        DivergedError, match=r"step 2: the loss or a gradient is not finite; nothing was updated"
+    ) as error:
         train_in_process(config, World())
     assert error.value.exit_code == 3
     assert len(updates) == 2

@@ -68,7 +68,11 @@ def test_forgetting_the_optimizer_is_seen(undisturbed: dict[str, Any], tmp_path:
 
 @pytest.mark.parametrize(
     ("point", "number"),
-    [(("before the update", 5), signal.SIGTERM), (("evaluating", 3), signal.SIGINT), (("committing", 2), signal.SIGTERM)],
+    [
+        (("before the update", 5), signal.SIGTERM),
+        (("evaluating", 3), signal.SIGINT),
+        (("committing", 2), signal.SIGTERM),
+    ],
 )
 def test_a_signal_saves_and_the_same_command_continues(
     point: Point, number: int, undisturbed: dict[str, Any], tmp_path: Path
