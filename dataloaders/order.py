@@ -16,7 +16,7 @@ def _rng(*key: int) -> np.random.Generator:
 
 def nested_subset(hashes: NDArray[np.uint64], fraction: float) -> Indices:
     """The floor(fraction · n) entries of lowest hash, ascending: a smaller fraction is a subset of a larger one."""
-    count = int(np.floor(fraction * len(hashes)))
+    count = int(np.floor(fraction * len(hashes) + 1e-9))  # 0.29 of 100 is 29
     return np.sort(np.argsort(hashes, kind="stable")[:count]).astype(np.int64)
 
 

@@ -15,3 +15,8 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data not found at {SHARED}")
     return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that no process ends up alone with one."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -36,6 +36,7 @@ EVAL = (
 COMPARE = "python compare.py -f samples/kto-simple_llama7b.json -mc 512 -bk chosen -ck policy -r result.jsonl"
 
 
+@pytest.mark.long
 def test_commands_run_as_written_and_leave_what_they_promise(place: Place) -> None:
     for command in TRAIN:
         done = place.run(command)

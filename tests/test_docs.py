@@ -24,12 +24,13 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if not line.startswith(ELSEWHERE)]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with judged(Place(tmp_path_factory.mktemp("docs"))) as place:
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with judged(Place(tmp_path)) as place:
         yield place
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
 def test_commands_of_a_page_run_in_order(page: Path, place: Place) -> None:
     for command in commands(page):
@@ -46,6 +47,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.long
 def test_the_tutorial_builds_a_loss_that_trains(tmp_path: Path) -> None:
     """A checkout without SimpleKTO, then the tutorial's steps, then its command."""
     copy = tmp_path / "checkout"

@@ -23,7 +23,22 @@ from trainers.basic import BasicTrainer, Engine
 from trainers.reference_pass import fill
 from trainers.setup import prepare_data, prepare_policy, prepare_text
 
-WORDS = ("red", "green", "blue", "apple", "pear", "river", "stone", "bright", "quiet", "seven", "walks", "under", "the", "a")
+WORDS = (
+    "red",
+    "green",
+    "blue",
+    "apple",
+    "pear",
+    "river",
+    "stone",
+    "bright",
+    "quiet",
+    "seven",
+    "walks",
+    "under",
+    "the",
+    "a",
+)
 SHAPE: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 32,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from prospect.config.schema import Config
 from prospect.parallel import World
 from tests import tiny
+from tests.planted import plant
+from trainers.basic import BasicTrainer
 from trainers.evaluation import evaluate
 from trainers.launch import train_in_process
 
@@ -25,7 +28,11 @@ def step_facts(folder: Path, loss: str, world: World) -> dict[str, Any]:
         for number in STEPS
         for item in engine.data.mismatches(engine.data.step(number), number)
     ]
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch, BasicTrainer.step, "count = len(records) if", "count = max(1, len(mine)) * world.size if")
+        planted = tiny.gradients(trainer, engine, STEPS[1])[1]
     return {
+        "planted": planted,
         "steps": [tiny.gradients(trainer, engine, number) for number in STEPS],
         "evaluation": evaluate(trainer, engine),
         "drawn": drawn,

@@ -14,13 +14,15 @@ import pytest
 from prospect.checkpoint import commit
 from prospect.checkpoint.commit import MANIFEST, committed, fault, link_tree, recover, replace, write_text
 from prospect.errors import MachineError
+from tests.planted import plant
 
 
-def write(folder: Path, text: str = "one") -> None:
+def write(folder: Path, text: str = "one", then: Callable[[], object] = lambda: None) -> None:
     with committed(folder) as building:
         (building / "a.bin").write_text(text * 100)
         (building / "deep").mkdir()
         (building / "deep" / "b.bin").write_bytes(b"")
+        then()
 
 
 def names(folder: Path) -> list[str]:
@@ -88,23 +90,21 @@ def test_a_disk_that_fails_leaves_the_old_folder(
     with monkeypatch.context() as patch:
         if where != "inside":
             patch.setattr(commit, where, fail)
-        with (
-            pytest.raises(MachineError, match=f"x: could not be written .{os.strerror(number)}; .* bytes free"),
-            committed(tmp_path / "x") as building,
-        ):
-            (building / "a.bin").write_text("new")
-            if where == "inside":
-                fail()
+        with pytest.raises(MachineError, match=f"x: could not be written .{os.strerror(number)}; .* bytes free"):
+            write(tmp_path / "x", "two", fail if where == "inside" else list)
     assert fault(tmp_path / "x") is None
     assert (tmp_path / "x" / "a.bin").read_text().startswith("one")
     assert names(tmp_path) == ["x"]
 
 
+def fail() -> None:
+    raise KeyError
+
+
 def test_an_error_of_the_writer_leaves_the_old_folder(tmp_path: Path) -> None:
     write(tmp_path / "x")
-    with pytest.raises(KeyError), committed(tmp_path / "x") as building:
-        (building / "a.bin").write_text("new")
-        raise KeyError
+    with pytest.raises(KeyError):
+        write(tmp_path / "x", "two", fail)
     assert fault(tmp_path / "x") is None
     assert names(tmp_path) == ["x"]
 
@@ -143,11 +143,10 @@ def test_a_kill_between_renames_is_recovered(tmp_path: Path, at: int, monkeypatc
 def test_planted_overwriting_in_place_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were an old folder written into, an error would leave neither the old state nor the new."""
     write(tmp_path / "x")
-    monkeypatch.setattr(commit, "uuid", type("U", (), {"uuid4": staticmethod(lambda: type("H", (), {"hex": "0"})())}))
-    monkeypatch.setattr(Path, "mkdir", lambda self, parents=False: os.symlink(tmp_path / "x", self))
-    with pytest.raises(KeyError), committed(tmp_path / "x") as building:
-        (building / "a.bin").write_text("new")
-        raise KeyError
+    plant(monkeypatch, committed, 'f".tmp-{folder.name}-{uuid.uuid4().hex[:8]}"', "folder.name")
+    plant(monkeypatch, Path.mkdir, "except OSError:", "except FileExistsError:\n        pass\n    except OSError:")
+    with pytest.raises(KeyError):
+        write(tmp_path / "x", "two", fail)
     assert fault(tmp_path / "x") is not None
 
 

@@ -27,8 +27,8 @@ TEMPLATES = {
     "thinking": "{% for m in messages %}{% if m['role'] == 'assistant' and loop.last %}<|im_start|>assistant\n"
     "<think>\n\n</think>\n\n{{ m['content'] }}<|im_end|>\n{% else %}" + _TURN + "{% endif %}{% endfor %}" + _ASK,
     # writes a question otherwise once it has been answered
-    "unstable": "{% for m in messages %}{% if loop.last and m['role'] == 'user' %}<|im_start|>user\nnow: {{ m['content'] }}"
-    "<|im_end|>\n{% else %}" + _TURN + "{% endif %}{% endfor %}" + _ASK,
+    "unstable": "{% for m in messages %}{% if loop.last and m['role'] == 'user' %}<|im_start|>user\n"
+    "now: {{ m['content'] }}<|im_end|>\n{% else %}" + _TURN + "{% endif %}{% endfor %}" + _ASK,
 }
 
 

@@ -20,7 +20,7 @@ def test_one_process_is_this_one() -> None:
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(MachineError, match="parallel.processes: 3 asked for, 2 GPUs are visible"):
+    with pytest.raises(MachineError, match=r"parallel.processes: 3 asked for, 2 GPUs are visible"):
         launch(fail, Config(parallel=ParallelConfig(processes=3)))
 
 

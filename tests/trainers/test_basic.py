@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from dataloaders.packing import length
 from prospect.model.head import Head
+from prospect.reference import CachedReference
 from tests import tiny
 from tests.planted import plant
 from trainers.basic import BasicTrainer, Engine
@@ -91,6 +93,12 @@ def test_cached_reference_equals_live_one(made: Callable[[str], Made], tmp_path:
     assert tiny.distance(gradient, wanted_gradient) <= 1e-5
 
 
+def test_planted_values_of_other_answers_are_seen(made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, wanted = tiny.gradients(*made("dpo"))
+    plant(monkeypatch, CachedReference.logps, "self.store.get(batch.keys)", "self.store.get(batch.keys)[::-1]")
+    assert tiny.distance(tiny.gradients(*made("dpo"))[1], wanted) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("loss", "mean"),
     [
@@ -103,7 +111,9 @@ def test_planted_mean_of_means_is_seen(
     made: Callable[[str], Made], loss: str, mean: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, BasicTrainer.step, "(loss.losses.sum() / count)", mean)
-    assert difference(made(loss), {"tokens_per_microbatch": 120})[1] > 1e-2
+    sizes = [length(record) for record in made(loss)[1].data.step(0)]
+    last_alone = {"tokens_per_microbatch": sum(sizes) - sizes[-1]}
+    assert difference(made(loss), last_alone)[1] > 1e-2
 
 
 def test_planted_count_of_records_instead_of_tokens_is_seen(made: Callable[[str], Made]) -> None:

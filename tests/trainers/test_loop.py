@@ -132,9 +132,11 @@ def test_what_is_not_finite_stops_before_the_update(tmp_path: Path, poison, monk
     assert (tmp_path / "kto" / "checkpoints" / "step-2").is_dir()
 
 
-def test_signal_handlers_are_put_back(run: tuple[Config, Path]) -> None:
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
+    """The jobs of a sweep share one process."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert train_in_process(tiny.config(tmp_path, n_examples=8), World()) == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_every_option_of_evaluation_is_heeded(tmp_path: Path) -> None:

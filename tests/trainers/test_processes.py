@@ -43,6 +43,12 @@ def test_steps_and_evaluation_are_the_same(two: list[Facts], loss: str, tmp_path
         assert facts[loss]["drawn"] == alone["drawn"]
 
 
+@pytest.mark.parametrize("loss", ["dpo", "kto"])
+def test_planted_mean_over_each_process_is_seen(two: list[Facts], loss: str) -> None:
+    (_, right) = two[0][loss]["steps"][1]
+    assert tiny.distance(two[0][loss]["planted"], right) > 0.1
+
+
 def test_a_whole_run_is_the_same(folder: Path, tmp_path: Path) -> None:
     assert train_in_process(tiny.config(tmp_path, "kto", exp_name="run", **CHANGES), World()) == 0
     ours, theirs = (

@@ -14,7 +14,7 @@ from tests import tiny
 from tests.runs import Point, result, run
 
 CHAINS: list[list[Point]] = [
-    [("tokenizing", 20), ("storing reference values", 2), ("starting", 1), ("evaluating", 1), ("forward", 40)],
+    [("tokenizing", 20), ("storing reference values", 2), ("starting", 1), ("evaluating", 1), ("forward", 15)],
     [("logging", 4), ("saving weights", 2), ("saving the optimizer", 1), ("writing a manifest", 2), ("committing", 1)],
     [("renaming", 4), ("evaluating", 2), ("rotating", 1), ("publishing", 1), ("renaming", 4), ("finishing", 1)],
 ]
