@@ -110,7 +110,7 @@ class Meter:
             "med_step": round(median(durations), 4),
             "init_s": round(self.init_s, 2),
             "ref_s": round(self.reference_s, 2),
-            "ref_cpu": round(self.reference_cpu, 2),
+            "ref_cpu_share": round(self.reference_cpu * self.steps / len(self.real), 2),  # of the timed steps' examples
             "loss": self.losses[0],
             "grad_norm": self.grad_norms[0],
             "logps": self.logps[0],

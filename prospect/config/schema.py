@@ -90,7 +90,7 @@ class ModelConfig:
     activation_checkpointing: bool = False
     batch_size: int = 32
     gradient_accumulation_steps: int = 1
-    tokens_per_microbatch: int = 8192
+    tokens_per_microbatch: int = 4096
     eval_batch_size: int = 16
     use_flash_attention: bool = False
 
