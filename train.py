@@ -26,5 +26,12 @@ def job(config: Config) -> int:
     return train(config)
 
 
+def objective(config: Config) -> float | None:
+    """What a sweep that searches for the best looks at."""
+    from prospect.checkpoint.run import Run
+
+    return Run.of(config).metric(config.best_metric)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(sys.argv[1:], losses, job))
+    sys.exit(run_command(sys.argv[1:], losses, job, objective))

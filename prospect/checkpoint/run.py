@@ -82,6 +82,11 @@ class Run:
         """Write the manifest of a fresh start."""
         write_text(self.manifest_file, json.dumps({"started_at": _now(), **facts}, indent=1))
 
+    def metric(self, name: str) -> float | None:
+        """An evaluation metric of the finished run, None where it has none."""
+        value = self.manifest().get("summary", {}).get("eval", {}).get(f"eval/{name}")
+        return None if value is None else float(value)
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Note in the manifest that the run is complete."""
         write_text(

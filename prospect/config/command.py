@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from prospect.config.compose import Composer
 
 Job = Callable[[Config], int]
+Objective = Callable[[Config], float | None]
 _INSPECTION = {"--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version"}
 _INTERRUPTED = 4
 
 
-def run_command(argv: Sequence[str], losses: Losses, job: Job) -> int:
-    """train.py: compose, check everything, then ``job`` once, or once a member of a sweep; the exit code."""
+def run_command(argv: Sequence[str], losses: Losses, job: Job, objective: Objective = lambda config: None) -> int:
+    """train.py: compose, check everything, then ``job`` once, or once a member of a sweep; the exit code.
+
+    ``objective`` tells sweepers that look for the best how good a finished run is.
+    """
     from prospect.config.help import help_text
 
     if {"-h", "--help"}.intersection(argv):
@@ -32,7 +36,7 @@ def run_command(argv: Sequence[str], losses: Losses, job: Job) -> int:
     words = [word for word in argv if word not in ("--cfg", "-c", "--cfg=job")]
     if len(words) < len(argv):
         job, words = _show, [word for word in words if word != "job"]
-    return guarded(lambda: _train(words, losses, job), debug=_wants_debug(argv))
+    return guarded(lambda: _train(words, losses, job, objective), debug=_wants_debug(argv))
 
 
 def eval_command(argv: Sequence[str], losses: Losses, job: Job) -> int:
@@ -67,7 +71,7 @@ class _FailedError(Exception):
     """A member of a sweep ended with this exit code; the others go on."""
 
 
-def _train(argv: list[str], losses: Losses, job: Job) -> int:
+def _train(argv: list[str], losses: Losses, job: Job, objective: Objective) -> int:
     from prospect.config.compose import composer
 
     asked = bool({"-m", "--multirun"}.intersection(argv))
@@ -80,7 +84,7 @@ def _train(argv: list[str], losses: Losses, job: Job) -> int:
         print(f"{len(configs)} runs: {', '.join(str(config.exp_name) for config in configs)}", flush=True)
         prepared = {tuple(member): config for member, config in zip(members, configs, strict=True)}
         try:
-            hydra.multirun(words, lambda _: _member(prepared, losses, job))
+            hydra.multirun(words, lambda _: _member(prepared, losses, job, objective))
         except _FailedError as failed:
             return int(failed.args[0])
     return 0
@@ -131,7 +135,7 @@ def _check_mode(config: Config) -> None:
         )
 
 
-def _member(prepared: Mapping[tuple[str, ...], Config], losses: Losses, job: Job) -> float | None:
+def _member(prepared: Mapping[tuple[str, ...], Config], losses: Losses, job: Job, objective: Objective) -> float | None:
     """One run of a sweep, wherever its launcher has put it; its best metric, for sweepers that look for the best."""
     from hydra.core.hydra_config import HydraConfig
 
@@ -148,15 +152,7 @@ def _member(prepared: Mapping[tuple[str, ...], Config], losses: Losses, job: Job
         raise KeyboardInterrupt
     if code:
         raise _FailedError(code)
-    return _objective(config)
-
-
-def _objective(config: Config) -> float | None:
-    from prospect.checkpoint.run import Run
-
-    summary = Run.of(config).manifest().get("summary", {})
-    value = summary.get("eval", {}).get(f"eval/{config.best_metric}")
-    return None if value is None else float(value)
+    return objective(config)
 
 
 def _evaluate(argv: list[str], losses: Losses, job: Job) -> int:
