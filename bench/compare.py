@@ -147,7 +147,9 @@ def run_leg(options: dict[str, str], keep_memory: bool, out: Path | None) -> Leg
 def main() -> int:
     """Run all legs and print the table; 1 when the frameworks disagree."""
     arguments, common = _parsed(sys.argv[1:])
-    sides = [common | OWN, common | PEERS[arguments.peer]]
+    budget = arguments.tokens_per_microbatch
+    own = OWN | ({"--tokens-per-microbatch": budget} if budget else {})
+    sides = [common | own, common | PEERS[arguments.peer]]
 
     def measure(side: int) -> Leg:
         return run_leg(sides[side], arguments.keep_memory, arguments.out)
@@ -178,6 +180,7 @@ def _parsed(given: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=2, help="rounds in which void legs are run again")
     parser.add_argument("--peer", choices=PEERS, default="defaults")
+    parser.add_argument("--tokens-per-microbatch", help="Prospect's budget; default: its own")
     parser.add_argument("--keep-memory", action="store_true", help="tell glibc to keep freed memory, on both sides")
     parser.add_argument("--out", type=Path, help="file that every leg's line is added to")
     shared = parser.add_argument_group("passed to bench/run.py")
