@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from prospect.config.schema import Split
 from prospect.errors import UserError
 
-LOWEST = -4  # an answer that says nothing
-HIGHEST = 6
+LOWEST = -1000  # the score of an answer that says nothing
 
 N_TRAIN = 4000
 N_HELD_OUT = 256  # prompts, each for validation and test
 _HELD_OUT_COMBINATIONS = 24  # of 320, each for validation and test
-_BRIEF = 32  # words
+_GRADE = 100  # what a point weighs in words
+_WORD = re.compile(r"[\w']+")
 
 NAMES = (
     *("Adam", "Alice", "Amir", "Anna", "Ben", "Bella", "Boris", "Carla", "Chloe", "Clara", "Daniel", "Diego"),
@@ -133,25 +133,30 @@ class _Case:
 
 
 def score(prompt: str, answer: str) -> int:
-    """The rule: how good an answer is, from LOWEST to HIGHEST. Correct counts most, then polite, then brief.
+    """The rule: how good an answer is. Correct counts most, then polite; of two that are equal the briefer is better.
+
+    100 for each point (see ``points``), less 1 for each word up to 99; LOWEST for an answer that says nothing.
+    ``prompt`` may stand in a chat template's markers.
+    """
+    words = len(_WORD.findall(answer))
+    return _GRADE * points(prompt, answer) - min(words, _GRADE - 1) if words else LOWEST
+
+
+def points(prompt: str, answer: str) -> int:
+    """How correct and polite an answer is, from -3 to 5.
 
     Correct: 2 for a remedy for this problem and no other, 1 for this item and no other. Polite: 1 for this customer's
-    name and no other, 1 for an apology, -2 for a rude word, however misspelt. Brief: 1 for at most 32 words that get
-    something right, -1 for a sentence said twice. ``prompt`` may stand in a chat template's markers.
+    name and no other, 1 for an apology, -2 for a rude word, however misspelt; -1 for a sentence said twice.
     """
     case = _understood(prompt)
     sentences = [sentence.strip() for sentence in re.findall(r"[^.!?]+[.!?]*", answer) if sentence.strip()]
-    words = re.findall(r"[\w']+", answer)
-    if not words:
-        return LOWEST
     item = set(_ITEM.findall(answer)) == {case.item}
     remedy = {problem for text, problem in _REMEDIES.items() if text in answer} == {case.problem}
     name = set(_NAME.findall(answer)) == {case.name}
     apology = bool(re.search(r"\b(?:sorry|apolog)", answer, re.IGNORECASE))
-    rude = any(_is_rude(word.lower()) for word in words)
-    brief = len(words) <= _BRIEF and (item or remedy)
+    rude = any(_is_rude(word.lower()) for word in _WORD.findall(answer))
     repeated = len(set(sentences)) < len(sentences)
-    return 2 * remedy + item + name + apology + brief - 2 * rude - repeated
+    return 2 * remedy + item + name + apology - 2 * rude - repeated
 
 
 def rows(split: Split, seed: int) -> Iterator[Mapping[str, str | int]]:

@@ -19,41 +19,49 @@ BEST = f"Hi Chloe. {SORRY} {REMEDY}"
 
 
 @pytest.mark.parametrize(
-    ("answer", "score"),
+    ("answer", "points"),
     [
-        (BEST, 6),
-        (BEST.replace("Chloe. We", "Chloe,\nwe"), 6),
-        (f"Hi Chloe. {SORRY} We will send another one by express today.", 6),
-        (f"{BEST} Have a lovely day!", 6),
+        (BEST, 5),
+        (BEST.replace("Chloe. We", "Chloe,\nwe"), 5),
+        (f"Hi Chloe. {SORRY} We will send another one by express today.", 5),
+        (f"{BEST} Have a lovely day!", 5),
         (f"{BEST} {demo._FILLERS[0]} {demo._CLOSINGS[0]}", 5),
         (f"{BEST} {REMEDY}", 4),
-        (f"Hi. {SORRY} {REMEDY}", 5),
-        (f"Hi Adam. {SORRY} {REMEDY}", 5),
-        (f"Hi Chloe and Adam. {SORRY} {REMEDY}", 5),
-        (f"Hi Chloe. So your printer is two weeks late. {REMEDY}", 5),
-        (f"Hi Chloe. {SORRY.replace('printer', 'kettle')} {REMEDY}", 5),
-        (f"Hi Chloe. {SORRY.replace('printer', 'printer kettle')} {REMEDY}", 5),
-        (f"Hi Chloe. {SORRY} I cannot help you.", 4),
-        (f"Hi Chloe. {SORRY} We will send you a new one at no cost.", 4),
+        (f"Hi. {SORRY} {REMEDY}", 4),
+        (f"Hi Adam. {SORRY} {REMEDY}", 4),
+        (f"Hi Chloe and Adam. {SORRY} {REMEDY}", 4),
+        (f"Hi Chloe. So your printer is two weeks late. {REMEDY}", 4),
+        (f"Hi Chloe. {SORRY.replace('printer', 'kettle')} {REMEDY}", 4),
+        (f"Hi Chloe. {SORRY.replace('printer', 'printer kettle')} {REMEDY}", 4),
+        (f"Hi Chloe. {SORRY} I cannot help you.", 3),
+        (f"Hi Chloe. {SORRY} We will send you a new one at no cost.", 3),
         (f"{BEST} We will send you a new one at no cost.", 3),
-        (f"Hi Chloe. {SORRY} That is your own fault, so stop whining. {REMEDY}", 4),
-        (f"Hi Chloe. {SORRY} That is you own fualt, so stop whinning. {REMEDY}", 4),
-        (f"Hi Chloe. {SORRY} Nobod here care abot your grumling. {REMEDY}", 4),
+        (f"Hi Chloe. {SORRY} That is your own fault, so stop whining. {REMEDY}", 3),
+        (f"Hi Chloe. {SORRY} That is you own fualt, so stop whinning. {REMEDY}", 3),
+        (f"Hi Chloe. {SORRY} Nobod here care abot your grumling. {REMEDY}", 3),
         ("Hi Chloe.", 1),
         ("Hello.", 0),
         ("Nobody cares.", -2),
         ("Nobody cares. Nobody cares.", -3),
-        *((nothing, demo.LOWEST) for nothing in ("", "  \n", ". !", "…")),
     ],
 )
-def test_the_rule(answer, score):
-    assert demo.score(PROMPT, answer) == score
+def test_the_points_of_the_rule(answer, points):
+    assert demo.points(PROMPT, answer) == points
+    assert demo.score(PROMPT, answer) == 100 * points - len(re.findall(r"[\w']+", answer))
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n", ". !", "…"])
+def test_an_answer_that_says_nothing_is_the_worst(nothing):
+    assert demo.score(PROMPT, nothing) == demo.LOWEST < demo.score(PROMPT, "Nobody cares. Nobody cares. " * 40)
 
 
 def test_correct_counts_more_than_polite_and_polite_more_than_brief():
     correct = f"Your printer. {REMEDY} {demo._FILLERS[0]} {demo._FILLERS[1]}"
     polite = f"Hi Chloe. We are sorry. {demo._FILLERS[0]} {demo._FILLERS[1]}"
-    assert [demo.score(PROMPT, text) for text in (correct, polite, "So your kettle.")] == [3, 2, 0]
+    brief = "So your kettle."
+    assert demo.score(PROMPT, correct) > demo.score(PROMPT, polite) > demo.score(PROMPT, brief)
+    assert demo.score(PROMPT, BEST) > demo.score(PROMPT, f"{BEST} Have a lovely day!")  # equal but for length
+    assert demo.score(PROMPT, f"{BEST} {demo._FILLERS[0]}") > demo.score(PROMPT, f"Hi. {SORRY} {REMEDY}")
 
 
 @pytest.mark.parametrize(
@@ -107,10 +115,10 @@ def test_rows_are_graded_pairs_without_ties_or_repeated_prompts():
     for row in rows[:300]:
         high, low = (demo.score(str(row["prompt"]), str(row[side])) for side in ("chosen", "rejected"))
         assert (high, low) == (row["score_chosen"], row["score_rejected"])
-        assert demo.LOWEST < low < high <= demo.HIGHEST
+        assert demo.LOWEST < low < high < 500
     better, worse = (statistics.mean(float(row[f"score_{side}"]) for row in rows) for side in ("chosen", "rejected"))
-    assert 3.9 < better < 4.3  # imperfect, so that a model can beat it
-    assert 1.7 < worse < 2.1
+    assert 300 < better < 350  # imperfect, so that a model can beat it
+    assert 100 < worse < 150
 
 
 def test_the_seed_decides_the_rows_but_not_what_is_held_out():
@@ -127,7 +135,7 @@ def test_the_seed_decides_the_rows_but_not_what_is_held_out():
     [
         ("_is_rude", lambda word: word in demo._RUDE_WORDS, f"{BEST} Stop whinning."),
         ("LOWEST", 1, ""),
-        ("_BRIEF", 500, f"{BEST} {demo._FILLERS[0]} {demo._CLOSINGS[0]}"),
+        ("_GRADE", 1, BEST),
     ],
 )
 def test_planted_bugs_change_the_score(monkeypatch, name, planted, answer):
