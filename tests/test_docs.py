@@ -12,7 +12,8 @@ import pytest
 from tests.standins import CHECKOUT, Place, judged
 
 PAGES = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")])
-ELSEWHERE = ("make ", "conda ", "export ", "pip ")  # installation, run by make test itself; the demo has its own test
+# Installation; the demo, which has its own test; measurements, which tests/bench runs small.
+ELSEWHERE = ("make ", "conda ", "export ", "python bench/", "FEW=")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -34,8 +35,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
 def test_commands_of_a_page_run_in_order(page: Path, place: Place) -> None:
     for command in commands(page):
-        if command.startswith("python bench/"):
-            continue  # measured by hand: tests/bench runs it small
         done = place.run(command)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
