@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -158,9 +159,11 @@ def tokenized(recipe: Recipe, chat: ChatFormat, report: Report, processes: int |
         yield from run(map(task, _chunks(first)))
         yield from run(map(task, _chunks(counted())))
     else:
-        with multiprocessing.get_context("fork").Pool(workers, initializer=_one_thread) as pool:
+        with multiprocessing.get_context("fork").Pool(workers, initializer=_begin_worker) as pool:
             yield from run(pool.imap(task, _chunks(first)))
             yield from run(pool.imap(task, _chunks(counted())))
+            pool.close()
+            pool.join()
     report.rows_read, report.dropped = drops.rows_read, dict(drops.reasons)
     if lost[0]:
         report.dropped["records without a trained token after truncation"] = lost[0]
@@ -179,7 +182,9 @@ class _Task:
         return [item for record in taken for item in tokenize(record, self.chat, self.limits)]
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
+    """A worker ends when its pool does, whatever handlers it has inherited, and leaves threads to its siblings."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
