@@ -23,7 +23,7 @@ def test_the_demo_aligns_a_model(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "result.jsonl").read_text().splitlines()]
     sft_over_raw, kto_over_sft, kto_over_chosen = rows
     assert sft_over_raw["win_rate"] > 0.9
-    assert kto_over_sft["win_rate"] > 0.65  # 70 to 81% over seeds 1 to 3; other processors round otherwise
+    assert kto_over_sft["win_rate"] > 0.65  # measured: 70.5% and 78.5% at seeds 1 and 2
     assert kto_over_sft["ci95"][0] > 0.5
     assert kto_over_chosen["win_rate"] > 0.5
     assert kto_over_sft["candidate"]["distinct"] > 0.9 * kto_over_sft["total"]  # not collapsed
