@@ -16,11 +16,15 @@ def losses() -> Mapping[str, type[LossConfig]]:
 
 
 def job(config: Config) -> int:
-    """One run, or a look at its data."""
+    """One run, or a look at its data or its loss."""
     if config.mode == "data":
         from trainers.show_data import show_data
 
         return show_data(config)
+    if config.mode == "explain":
+        from trainers.explain import explain
+
+        return explain(config)
     from trainers.launch import train
 
     return train(config)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dataloaders.tokenization import Tokenized
-from prospect.batch import Batch, Role
+from prospect.batch import Batch, Over, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,14 @@ def length(record: Tokenized) -> int:
     return sum(len(record.prompt_ids) + len(ids) for ids in record.answer_ids)
 
 
-def trained_tokens(record: Tokenized) -> int:
-    """Tokens of a record whose log-probability counts."""
-    return sum(len(item.arrays()[1]) for item in sequences(record))
+def counts(records: Seq[Tokenized]) -> dict[Over, int]:
+    """What losses on ``records`` are divided by."""
+    found = dict.fromkeys(Over, 0) | {Over.records: len(records)}
+    for item in (item for record in records for item in sequences(record)):
+        trained = len(item.arrays()[1])
+        found[Over.tokens] += trained
+        found[Over.chosen_tokens] += trained if item.role is Role.chosen else 0
+    return found
 
 
 def mismatched(record: Tokenized, partner: Tokenized, max_length: int) -> Sequence:

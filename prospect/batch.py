@@ -7,8 +7,8 @@ Shapes: T tokens, N trained tokens (those whose log-probability counts), n seque
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
 
 import torch
 from torch import Tensor
@@ -60,13 +60,20 @@ class Logps:
     @property
     def sums(self) -> Tensor:
         """log π(y|x) of each answer, [n] float64."""
-        zeros = torch.zeros(len(self.lengths), dtype=torch.float64, device=self.tokens.device)
-        return zeros.index_add(0, self.segment, self.tokens.double())
+        return self._summed(self.tokens.double())
 
     @property
     def means(self) -> Tensor:
         """log π(y|x) / |y| of each answer, [n] float64."""
         return self.sums / self.lengths
+
+    def weighted_sums(self, weights: Tensor) -> Tensor:
+        """Σ_t w_t log π(y_t) of each answer, [n] float64; ``weights`` [N] float64."""
+        return self._summed(weights * self.tokens.double())
+
+    def _summed(self, values: Tensor) -> Tensor:
+        zeros = torch.zeros(len(self.lengths), dtype=torch.float64, device=self.tokens.device)
+        return zeros.index_add(0, self.segment, values)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -94,6 +101,22 @@ class Logps:
         return Logps(self.tokens.to(device), self.segment.to(device), self.lengths.to(device))
 
 
+class Over(StrEnum):
+    """What a mean is taken over: the count, over the whole optimizer batch, that a sum of losses is divided by."""
+
+    records = "records"  # pairs, or single answers
+    tokens = "tokens"  # trained tokens of all answers
+    chosen_tokens = "chosen_tokens"  # trained tokens of chosen answers
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A further part of a loss, of another nature than its main one: un-reduced values with a count of their own."""
+
+    values: Tensor
+    over: Over
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """What a trainer's ``loss`` returns: un-reduced values; the base class divides, and derives every other metric.
@@ -101,9 +124,11 @@ class Loss:
     ``losses``: one value per answer or pair [k], or per answer its sum over tokens where the trainer counts tokens.
     ``chosen_rewards`` / ``rejected_rewards``: implicit rewards [c] / [r], or None where the loss has none.
     ``metrics``: further un-reduced values, averaged over the optimizer batch and shown under their name.
+    ``terms``: further parts by name (ORPO's likelihood beside its odds ratio); the loss is the sum of all means.
     """
 
     losses: Tensor
     chosen_rewards: Tensor | None = None
     rejected_rewards: Tensor | None = None
-    metrics: dict[str, Tensor] | None = None
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    terms: dict[str, Term] = field(default_factory=dict)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from prospect.stats.roc import auc
 
+PART = "loss/"  # begins the name of a part of a loss; the loss is their sum
+
 
 @dataclass(slots=True)
 class Tally:
@@ -51,6 +53,9 @@ class Tally:
     def means(self) -> dict[str, float]:
         """All metrics. Pairs give ``rewards/accuracies``, single answers the area under the ROC curve of rewards."""
         found = {name: self.sums[name] / self.counts[name] for name in sorted(self.sums) if self.counts[name]}
+        parts = [value for name, value in found.items() if name.startswith(PART)]
+        if parts:
+            found["loss"] = sum(parts)
         chosen, rejected = np.array(self.chosen), np.array(self.rejected)
         if len(chosen):
             found["rewards/chosen"] = float(chosen.mean())

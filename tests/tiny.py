@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from dataloaders.loader import Data
 from dataloaders.packing import Sequence, pack, sequences
 from prospect.batch import Batch, Role
+from prospect.config.convert import convert
 from prospect.config.schema import Config, DatasetConfig, ModelConfig, Truncation
 from prospect.model.policy import Policy
 from prospect.parallel import World
@@ -50,7 +52,10 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
-LOSSES = {"sft": "SFTTrainer", "dpo": "DPOTrainer", "kto": "KTOTrainer", "kto-simple": "SimpleKTOTrainer"}
+YAMLS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(Path("config/loss").glob("*.yaml"))}
+LOSSES = tuple(YAMLS)
+# Each way that a step can go: one pass or two, with terms, mismatched answers or a memory, without a reference.
+WAYS = ("sft", "dpo", "kto", "kto-simple", "orpo", "aot", "aot-unpaired", "bco", "kto-surprisal", "mix")
 SINGLE = World()
 
 
@@ -71,14 +76,21 @@ def write_pairs(file: Path, count: int, seed: int = 0) -> Path:
     return file
 
 
+def loss_config(loss: str, **changes: Any) -> Any:
+    """A loss as its YAML has it, but for ``changes``."""
+    problems: list[str] = []
+    made = convert(TRAINERS[YAMLS[loss]["trainer"]].Config, YAMLS[loss] | changes, "loss.", problems)
+    assert not problems
+    return made
+
+
 def config(folder: Path, loss: str = "sft", count: int = 40, **changes: Any) -> Config:
     """A run below ``folder``; ``changes`` are keys of Config, or of its model where Config has none."""
     data = folder / f"pairs-{count}.jsonl"
     if not data.is_file():
         write_pairs(data, count)
-    kind = TRAINERS[LOSSES[loss]].Config
     made = Config(
-        loss=kind(name=loss, trainer=LOSSES[loss]),
+        loss=loss_config(loss),
         model=ModelConfig(
             name="tiny",
             architecture=dict(SHAPE),

@@ -29,7 +29,7 @@ def step_facts(folder: Path, loss: str, world: World) -> dict[str, Any]:
         for item in engine.data.mismatches(engine.data.step(number), number)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        plant(patch, BasicTrainer.step, "count = len(records) if", "count = max(1, len(mine)) * world.size if")
+        plant(patch, BasicTrainer.step, "counts(records)", "dict.fromkeys(Over, max(1, len(mine)) * world.size)")
         planted = tiny.gradients(trainer, engine, STEPS[1])[1]
     return {
         "planted": planted,
@@ -42,6 +42,6 @@ def step_facts(folder: Path, loss: str, world: World) -> dict[str, Any]:
 def measure(config: Config, world: World) -> int:
     """All facts of this process, into a file; then a whole run."""
     folder = Path(config.cache_dir)
-    facts = {loss: step_facts(folder, loss, world) for loss in tiny.LOSSES}
+    facts = {loss: step_facts(folder, loss, world) for loss in tiny.WAYS}
     torch.save(facts, folder / f"rank-{world.rank}.pt")
     return train_in_process(config, world)

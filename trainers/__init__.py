@@ -2,19 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+from dataloaders.records import RecordKind
+from prospect.config.convert import convert
 from prospect.config.schema import Config, LossConfig
 from prospect.errors import UserError, nearest
+from trainers.aot import AOTTrainer
+from trainers.aot_unpaired import AOTUnpairedTrainer
+from trainers.apo_down import APODownTrainer
+from trainers.apo_zero import APOZeroTrainer
 from trainers.basic import BasicTrainer
+from trainers.bco import BCOTrainer
+from trainers.bco_pair import BCOPairTrainer
+from trainers.cdpo import CDPOTrainer
+from trainers.cpo import CPOTrainer
+from trainers.discopop import DiscoPOPTrainer
 from trainers.dpo import DPOTrainer
+from trainers.dpo_norm import DPONormTrainer
+from trainers.dpo_sigmoid import DPOSigmoidTrainer
+from trainers.exo import EXOTrainer
+from trainers.hinge import HingeTrainer
+from trainers.humanline import HumanlineConfig
+from trainers.ipo import IPOTrainer
 from trainers.kto import KTOTrainer
+from trainers.kto_logsigmoid import KTOLogSigmoidTrainer
 from trainers.kto_simple import SimpleKTOTrainer
+from trainers.kto_surprisal import KTOSurprisalTrainer
+from trainers.kto_zero import KTOZeroTrainer
+from trainers.ld_dpo import LDDPOTrainer
+from trainers.mix import MixTrainer
+from trainers.nca import NCATrainer
+from trainers.orpo import ORPOTrainer
+from trainers.robust import RobustDPOTrainer
+from trainers.rpo import RPOTrainer
 from trainers.sft import SFTTrainer
+from trainers.simpo import SimPOTrainer
+from trainers.slic import SLiCTrainer
+from trainers.sppo import SPPOTrainer
+from trainers.wpo import WPOTrainer
 
 TRAINERS: dict[str, type[BasicTrainer]] = {
     "SFTTrainer": SFTTrainer,
     "DPOTrainer": DPOTrainer,
+    "CDPOTrainer": CDPOTrainer,
+    "RobustDPOTrainer": RobustDPOTrainer,
+    "IPOTrainer": IPOTrainer,
+    "HingeTrainer": HingeTrainer,
+    "SLiCTrainer": SLiCTrainer,
+    "DPOSigmoidTrainer": DPOSigmoidTrainer,
+    "ORPOTrainer": ORPOTrainer,
+    "CPOTrainer": CPOTrainer,
+    "SimPOTrainer": SimPOTrainer,
+    "EXOTrainer": EXOTrainer,
+    "NCATrainer": NCATrainer,
+    "APOZeroTrainer": APOZeroTrainer,
+    "APODownTrainer": APODownTrainer,
+    "AOTTrainer": AOTTrainer,
+    "SPPOTrainer": SPPOTrainer,
+    "DiscoPOPTrainer": DiscoPOPTrainer,
+    "RPOTrainer": RPOTrainer,
+    "DPONormTrainer": DPONormTrainer,
+    "BCOPairTrainer": BCOPairTrainer,
+    "LDDPOTrainer": LDDPOTrainer,
+    "WPOTrainer": WPOTrainer,
     "KTOTrainer": KTOTrainer,
     "SimpleKTOTrainer": SimpleKTOTrainer,
+    "KTOZeroTrainer": KTOZeroTrainer,
+    "KTOLogSigmoidTrainer": KTOLogSigmoidTrainer,
+    "KTOSurprisalTrainer": KTOSurprisalTrainer,
+    "BCOTrainer": BCOTrainer,
+    "AOTUnpairedTrainer": AOTUnpairedTrainer,
+    "MixTrainer": MixTrainer,
 }
 
 # Names under which the original's tutorial asks for a data loader; each kind of record has one.
@@ -37,9 +97,8 @@ def make_trainer(config: Config) -> BasicTrainer:
         UserError: an unknown name, or a YAML that contradicts what the class declares.
     """
     loss = config.loss
-    if loss.trainer not in TRAINERS:
-        raise UserError(f"loss.trainer: there is no trainer `{loss.trainer}`{nearest(loss.trainer, TRAINERS)}")
-    trainer = TRAINERS[loss.trainer]
+    kind = _known(loss.trainer, "loss.trainer")
+    trainer = MixTrainer(config, _parts(config)) if kind is MixTrainer else kind(config)
     loader = DATALOADERS[trainer.records]
     if loss.dataloader not in (None, loader):
         raise UserError(
@@ -51,4 +110,54 @@ def make_trainer(config: Config) -> BasicTrainer:
             f"loss.use_reference_model: {loss.trainer} declares needs_reference={trainer.needs_reference}; "
             f"change use_reference_model in config/loss/{loss.name}.yaml or needs_reference in the class"
         )
-    return trainer(config)
+    _check_reference(config, trainer)
+    return trainer
+
+
+def _check_reference(config: Config, trainer: BasicTrainer) -> None:
+    """Options that need a reference model, or one that is in memory."""
+    loss = config.loss
+    for key, value in (("sync_reference_every", config.sync_reference_every), ("target_kl", config.target_kl)):
+        if value is not None and not trainer.needs_reference:
+            raise UserError(f"{key}: loss={loss.name} has no reference model; leave it out")
+    clamped = isinstance(loss, HumanlineConfig) and loss.humanline
+    for key, on in (("sync_reference_every", config.sync_reference_every), ("loss.humanline", clamped)):
+        if on and config.cache_reference_logprobs:
+            raise UserError(
+                f"{key}: stored log-probabilities are of one fixed model; add cache_reference_logprobs=false"
+            )
+
+
+def _known(name: str, key: str) -> type[BasicTrainer]:
+    if name not in TRAINERS:
+        raise UserError(f"{key}: there is no trainer `{name}`{nearest(name, TRAINERS)}")
+    return TRAINERS[name]
+
+
+def _parts(config: Config) -> dict[str, tuple[float, BasicTrainer]]:
+    """The trainers of a mix, each with its own hyperparameters, and their weights."""
+    parts: dict[str, tuple[float, BasicTrainer]] = {}
+    problems: list[str] = []
+    for name, given in config.loss.parts.items():
+        key = f"loss.parts.{name}"
+        if not isinstance(given, Mapping) or not isinstance(given.get("trainer"), str):
+            raise UserError(f"{key}: needs a trainer, as in {key}.trainer=DPOTrainer")
+        kind = _known(given["trainer"], f"{key}.trainer")
+        weight = given.get("weight", 1.0)
+        if kind is MixTrainer or isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+            wrong = "a mix holds no mix" if kind is MixTrainer else f"weight is {weight!r}, expected a number from 0 up"
+            raise UserError(f"{key}: {wrong}")
+        own = {field.name for field in fields(kind.Config)}
+        unknown = [k for k in given if k not in own and k != "weight"]
+        problems += [f"{key}.{k}: {given['trainer']} has no such key{nearest(k, own)}" for k in unknown]
+        values = {k: v for k, v in given.items() if k in own} | {"name": name}
+        part = convert(kind.Config, values, f"{key}.", problems)
+        parts[name] = (float(weight), kind(replace(config, loss=part)))
+    kinds = {trainer.records for _, trainer in parts.values()} - {RecordKind.answers}
+    if len(kinds) > 1:
+        problems.append(f"loss.parts: {' and '.join(sorted(kinds))} cannot be mixed; every part must take one kind")
+    if not parts:
+        problems.append("loss.parts: none is given")
+    if problems:
+        raise UserError("\n".join(problems))
+    return parts

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from dataloaders.packing import Sequence, rank_share, trained_tokens
+from dataloaders.packing import Sequence, counts, rank_share
 from dataloaders.records import RecordKind
 from dataloaders.tokenization import Tokenized
-from prospect.batch import Batch, Logps, Loss, Role
+from prospect.batch import Batch, Logps, Loss, Over, Role, Term
 from prospect.config import schema
 from prospect.logs import log
-from prospect.metrics import Tally
+from prospect.metrics import PART, Tally
 
 if TYPE_CHECKING:  # a configuration is checked against the losses before anything heavy is imported
     from dataloaders.loader import Data
     from prospect.model.policy import Policy
     from prospect.parallel import World
     from prospect.reference import Reference
+
+
+Mismatched = tuple[Logps, ...]  # of answers to other prompts: the policy's, and the reference's where there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +45,39 @@ class Engine:
 class BasicTrainer:
     """Losses of one optimizer step, their gradients and metrics."""
 
-    records: ClassVar[RecordKind]
-    needs_reference: ClassVar[bool] = False
-    needs_mismatched: ClassVar[bool] = False  # loss also gets logps of answers to other prompts (KTO's reference point)
-    whole_batch: ClassVar[bool] = False  # loss must see the whole optimizer batch at once
-    balanced: ClassVar[bool] = False  # as many chosen as rejected answers in every step
-    mean_over: ClassVar[Literal["records", "tokens"]] = "records"
-    at_start: ClassVar[dict[str, float]] = {}  # metrics while the policy still is the reference model
+    records: RecordKind
+    needs_reference = False
+    needs_mismatched = False  # loss also gets logps of answers to other prompts (KTO's reference point)
+    whole_batch = False  # loss must see the whole optimizer batch at once
+    balanced = False  # as many chosen as rejected answers in every step
+    mean_over = Over.records
+
+    paper = ""  # where the formula stands
+    formula = ""  # what is minimized, in the symbols of docs/losses.md
+    flat_at_start: frozenset[Role] = frozenset()  # roles without a gradient while policy and reference are equal
+    rises_at_start = False  # the formula is not monotonic: there it rises with the margin
+    holds_still = False  # the loss has a statistic of the policy that carries no gradient
 
     Config: ClassVar[type[schema.LossConfig]] = schema.LossConfig  # hyperparameters: a dataclass inside the subclass
 
     def __init__(self, config: schema.Config) -> None:
         self.config = config  # the run's; the loss's own part is self.config.loss
+        self.state: dict[str, float] = {}  # what a loss carries from step to step; kept in checkpoints
 
     def loss(self, *args: Any, **kwargs: Any) -> Loss:
         """Un-reduced losses from log-probabilities; see the subclasses for the arguments."""
         raise NotImplementedError
 
-    def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: tuple[Logps, Logps] | None) -> Loss:
+    def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
         """Call ``loss`` with what this kind of trainer gives it; ``chosen`` [n] bool."""
         return self.loss(policy)
+
+    def at_start(self) -> dict[str, float]:
+        """Metrics that are known while the policy still is the reference model; checked when a run begins."""
+        return {}
+
+    def settle(self, loss: Loss) -> None:
+        """Take over into ``state`` what a whole-batch loss of a training step has found."""
 
     def step(self, records: Seq[Tokenized], number: int, engine: Engine, train: bool) -> Tally:
         """Metrics of all ``records`` of one optimizer step, as far as this process computes them.
@@ -70,7 +86,7 @@ class BasicTrainer:
         """
         data, world = engine.data, engine.world
         mine = rank_share(records, world.rank, world.size)
-        count = len(records) if self.mean_over == "records" else sum(map(trained_tokens, records))
+        count = counts(records)
         kl = self._mismatched(records, mine, number, engine) if self.needs_mismatched else None
         batches = [b.to(engine.policy.device) for b in data.microbatches([records[i] for i in mine])]
         if self.whole_batch:
@@ -83,12 +99,17 @@ class BasicTrainer:
                 chosen = _chosen(batch.roles, policy.tokens.device)
                 loss = self.losses(policy, reference, chosen, kl)
                 if train:
-                    (loss.losses.sum() / count).backward()
-            self._tally(tally, loss, policy, chosen, kl)
+                    self.mean(loss, count).backward()
+            self._tally(tally, loss, policy, reference, chosen)
         return tally
 
+    def mean(self, loss: Loss, count: dict[Over, int]) -> Tensor:
+        """This process's share of the loss of the whole optimizer batch; a count of 0 has no values."""
+        parts = [Term(loss.losses, self.mean_over), *loss.terms.values()]
+        return sum((part.values.sum() / max(count[part.over], 1) for part in parts), start=torch.zeros(()))
+
     def _whole_batch(
-        self, batches: list[Batch], count: int, engine: Engine, kl: tuple[Logps, Logps] | None, train: bool
+        self, batches: list[Batch], count: dict[Over, int], engine: Engine, kl: Mismatched | None, train: bool
     ) -> Tally:
         """Two passes: all log-probabilities, the loss once on them, and its derivative by each drives the second."""
         world, cpu = engine.world, torch.device("cpu")
@@ -102,52 +123,60 @@ class BasicTrainer:
         policy.tokens.requires_grad_(train)
         loss = self.losses(policy, reference, chosen, kl)
         if train:
-            (coefficients,) = torch.autograd.grad(loss.losses.sum() / count, policy.tokens)
+            (coefficients,) = torch.autograd.grad(self.mean(loss, count), policy.tokens)
             at = sum(len(x.tokens) for part in parts[: world.rank] for x in part[0])
             for batch, first in zip(batches, policies, strict=True):
                 own = coefficients[at : at + len(first.tokens)].to(engine.policy.device)
                 at += len(first.tokens)
                 (engine.policy.logps(batch).tokens * own).sum().backward()
+            self.settle(loss)
         tally = Tally()
         if world.is_main:  # these numbers are everybody's
-            self._tally(tally, loss, policy, chosen, kl)
+            self._tally(tally, loss, policy, reference, chosen)
         return tally
 
-    def _mismatched(self, records: Seq[Tokenized], mine: Seq[int], number: int, engine: Engine) -> tuple[Logps, Logps]:
-        """Policy and reference logps of all processes' mismatched answers, without gradients."""
-        assert engine.reference is not None
+    def _mismatched(self, records: Seq[Tokenized], mine: Seq[int], number: int, engine: Engine) -> Mismatched:
+        """Logps of all processes' mismatched answers, without gradients: the policy's, and the reference's if any."""
         data, device = engine.data, engine.policy.device
         everyone = data.mismatches(records, number)
         own: list[Sequence] = [item for i in mine if (item := everyone[i]) is not None]
         if not any(everyone):
             log.warning("step %d: all its answers belong to one prompt; the reference point is 0", number)
+        models = [engine.policy] if engine.reference is None else [engine.policy, engine.reference]
         with torch.no_grad():
             batches = [b.to(device) for b in data.packed(own)]
-            policy = [engine.policy.logps(b).to(torch.device("cpu")) for b in batches]
-            reference = [engine.reference.logps(b).to(torch.device("cpu")) for b in batches]
-        parts = engine.world.gather((policy, reference))
-        both = [[x for part in parts for x in part[side]] for side in (0, 1)]
-        first, second = (Logps.joined(side or [_NONE]).to(device) for side in both)
-        return first, second
+            found = [[model.logps(b).to(torch.device("cpu")) for b in batches] for model in models]
+        parts = engine.world.gather(found)
+        return tuple(
+            Logps.joined([x for part in parts for x in part[i]] or [_NONE]).to(device) for i in range(len(models))
+        )
 
-    def _tally(self, tally: Tally, loss: Loss, policy: Logps, chosen: Tensor, kl: tuple[Logps, Logps] | None) -> None:
-        tally.add("loss", loss.losses, float(policy.lengths.sum()) if self.mean_over == "tokens" else None)
+    def _tally(self, tally: Tally, loss: Loss, policy: Logps, reference: Logps | None, chosen: Tensor) -> None:
+        lengths = {Over.records: None, Over.tokens: policy.lengths, Over.chosen_tokens: policy.lengths[chosen]}
+        main = f"{PART}{self.config.loss.name}" if loss.terms else "loss"
+        for name, term in {main: Term(loss.losses, self.mean_over), **_named(loss.terms)}.items():
+            over = lengths[term.over]
+            tally.add(name, term.values, None if over is None else float(over.sum()))
         sums = policy.sums
         tally.add("logps/chosen", sums[chosen])
         if not chosen.all():
             tally.add("logps/rejected", sums[~chosen])
+        if reference is not None:
+            tally.add("approx_kl", (policy.tokens - reference.tokens).double().square() / 2)
         if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
             tally.rewards(loss.chosen_rewards, loss.rejected_rewards, self.records is RecordKind.pairs)
-        for name, values in (loss.metrics or {}).items():
+        for name, values in loss.metrics.items():
             tally.add(name, values)
 
 
-def preference_arguments(
-    policy: Logps, reference: Logps | None, chosen: Tensor, kl: tuple[Logps, Logps] | None
-) -> list[Logps]:
-    """(policy_chosen, policy_rejected[, reference_chosen, reference_rejected][, policy_kl, reference_kl])."""
+def preference_arguments(policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> list[Logps]:
+    """(policy_chosen, policy_rejected[, reference_chosen, reference_rejected][, policy_kl[, reference_kl]])."""
     models = [policy] if reference is None else [policy, reference]
     return [model.select(which) for model in models for which in (chosen, ~chosen)] + list(kl or ())
+
+
+def _named(terms: dict[str, Term]) -> dict[str, Term]:
+    return {f"{PART}{name}": term for name, term in terms.items()}
 
 
 def _chosen(roles: Seq[Role], device: torch.device) -> Tensor:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from prospect.batch import Logps, Loss
-from prospect.config.schema import LossConfig
+from trainers.humanline import HumanlineConfig, humanline
 from trainers.unpaired import UnpairedPreferenceTrainer
 
 
 class KTOTrainer(UnpairedPreferenceTrainer):
-    """w_D (1 − σ(β(h − z))) for desirable answers, w_U (1 − σ(β(z − h))) for others; h = log π − log π_ref.
+    """How much better than a reference point an answer's log-ratio is, through a value that saturates on both sides.
 
     The reference point z estimates KL(π‖π_ref) as the mean of h over answers to other prompts, clamped at 0 after the
     mean; it is taken over the whole optimizer batch and carries no gradient.
     """
 
-    needs_mismatched: ClassVar[bool] = True
-    at_start: ClassVar[dict[str, float]] = {"kl": 0.0}
+    paper = "Ethayarajh et al. 2024, eq. 8 (arXiv 2402.01306)"
+    formula = (
+        "{desirable_weight} [1 − σ({beta} (h_w − z))], {undesirable_weight} [1 − σ({beta} (z − h_l))], z = max(0, "
+        "mean h of answers to other prompts)"
+    )
+    needs_mismatched = True
 
     @dataclass(slots=True)
-    class Config(LossConfig):
+    class Config(HumanlineConfig):
         """``beta`` as in DPO; the weights should keep w_D·n_D / w_U·n_U within [1, 4/3]."""
 
         beta: float = 0.1
         desirable_weight: float = 1.0
         undesirable_weight: float = 1.0
+
+    def at_start(self) -> dict[str, float]:
+        """No divergence yet."""
+        return {"kl": 0.0}
 
     def loss(
         self,
@@ -41,14 +51,32 @@ class KTOTrainer(UnpairedPreferenceTrainer):
     ) -> Loss:
         """One loss an answer, chosen first; without any mismatched answer (a single prompt) z is 0."""
         c = self.config.loss
-        drift = policy_kl_logps.sums - reference_kl_logps.sums
-        kl = drift.mean().clamp(min=0) if len(drift) else drift.new_zeros(())
-        chosen = policy_chosen_logps.sums - reference_chosen_logps.sums
-        rejected = policy_rejected_logps.sums - reference_rejected_logps.sums
-        losses = torch.cat(
-            [
-                c.desirable_weight * (1 - torch.sigmoid(c.beta * (chosen - kl))),
-                c.undesirable_weight * (1 - torch.sigmoid(c.beta * (kl - rejected))),
-            ]
+        drift, chosen, rejected = (
+            humanline(policy, reference, c).sums - reference.sums
+            for policy, reference in (
+                (policy_kl_logps, reference_kl_logps),
+                (policy_chosen_logps, reference_chosen_logps),
+                (policy_rejected_logps, reference_rejected_logps),
+            )
         )
-        return Loss(losses, c.beta * chosen, c.beta * rejected, {"kl": kl.expand(len(losses))})
+        kl = drift.mean().clamp(min=0) if len(drift) else drift.new_zeros(())
+        return around(kl, chosen, rejected, c, self.disutility)
+
+    def disutility(self, gain: Tensor) -> Tensor:
+        """What an answer costs that is ``gain`` better than the reference point."""
+        return saturating(gain)
+
+
+def saturating(gain: Tensor) -> Tensor:
+    """1 − σ(gain)."""
+    return 1 - torch.sigmoid(gain)
+
+
+def around(
+    point: Tensor, chosen: Tensor, rejected: Tensor, config: Any, disutility: Callable[[Tensor], Tensor] = saturating
+) -> Loss:
+    """Losses of answers, chosen first, by how far their values [c] and [r] lie on the right side of ``point`` []."""
+    c = config
+    gains = (c.beta * (chosen - point), c.beta * (point - rejected))
+    losses = torch.cat([c.desirable_weight * disutility(gains[0]), c.undesirable_weight * disutility(gains[1])])
+    return Loss(losses, c.beta * chosen, c.beta * rejected, {"kl": point.expand(len(losses))})

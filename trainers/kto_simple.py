@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -13,20 +12,22 @@ from trainers.unpaired import UnpairedPreferenceTrainer
 
 
 class SimpleKTOTrainer(UnpairedPreferenceTrainer):
-    """1 − σ(β(h − KL_rejected)) for chosen answers, 1 − σ(β(KL_chosen − h)) for rejected; h = log π − log π_ref.
+    """KTO against the other half: KL of a half is the mean of its h, clamped at 0; a step has as many of both."""
 
-    KL of a half is the mean of its h, clamped at 0; a step holds as many chosen as rejected answers.
-    """
-
-    whole_batch: ClassVar[bool] = True
-    balanced: ClassVar[bool] = True
-    at_start: ClassVar[dict[str, float]] = {"loss": 0.5}
+    paper = "Ethayarajh et al. 2023, report"
+    formula = "1 − σ({beta} (h_w − KL_l)), 1 − σ({beta} (KL_w − h_l)), KL = max(0, mean h)"
+    whole_batch = True
+    balanced = True
 
     @dataclass(slots=True)
     class Config(LossConfig):
         """``beta`` as in DPO."""
 
         beta: float = 0.1
+
+    def at_start(self) -> dict[str, float]:
+        """1/2."""
+        return {"loss": 0.5}
 
     def loss(
         self,

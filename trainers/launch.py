@@ -99,14 +99,15 @@ def _check_start(trainer: BasicTrainer, engine: Engine) -> None:
     records = engine.data.step(0)
     worst = engine.policy.check_against_own_forward(engine.data.microbatches(records[:4])[0].to(engine.policy.device))
     log.info("start check: packed log-probabilities equal the model's own forward (largest difference %.1e)", worst)
-    if not trainer.at_start:
+    known = trainer.at_start()
+    if not known:
         return
     tally = trainer.step(records, 0, engine, train=False)
     means = tally.joined(engine.world.gather(tally)).means()
     allowed = _START_TOLERANCE * (100 if engine.policy.autocast is not None else 1)
-    for name, expected in trainer.at_start.items():
+    for name, expected in known.items():
         got = means[name]
-        if not math.isclose(got, expected, abs_tol=allowed):
+        if not math.isclose(got, expected, abs_tol=allowed * max(1, abs(expected))):
             raise UserError(
                 f"loss={trainer.config.loss.name}: at the start {name} is {got:.6f} and must be {expected:.6f}: "
                 "the reference is not the model that training starts from"

@@ -21,11 +21,13 @@ from prospect.metrics import Tally
 from prospect.model.export import save_policy
 from prospect.optim import make_optimizer, make_schedule
 from prospect.progress import Progress, progress
+from prospect.reference import LiveReference
 from prospect.tracking import Tracker, last_values
 from trainers.basic import BasicTrainer, Engine
 from trainers.evaluation import evaluate
 from trainers.setup import Text
 
+_KL_SLACK = 1.5  # of PPO implementations with a target_kl
 INTERRUPTED = 4  # exit code: state saved, the same command continues
 _HIGHER_IS_BETTER = ("rewards/accuracies", "rewards/auc", "rewards/margins", "rewards/chosen", "logps/chosen")
 
@@ -63,6 +65,9 @@ class Loop:
         """Take optimizer and schedule from a checkpoint."""
         optimizer, schedule = self.checkpoints.optimizer(folder, self.engine.policy.device)
         self.optimizer.load_state_dict(optimizer)
+        self.trainer.state.update(self.position.trainer)
+        if self.config.sync_reference_every:
+            self._live().policy.model.load_state_dict(self.checkpoints.reference(folder, self.engine.policy.device))
         self.schedule.load_state_dict(schedule)
         if self.engine.world.is_main:
             self._publish(folder)  # a kill may have come between saving and publishing
@@ -81,7 +86,7 @@ class Loop:
                 self._evaluate()
             title = f"{self.config.loss.name} {self.config.exp_name}"
             with progress(title, data.n_examples, "examples", self.position.examples, show=main) as bar:
-                while self.position.step < data.n_steps:
+                while self.position.step < data.n_steps and self.position.stopped is None:
                     if self._one_step(bar):
                         self._save()
                         log.info("interrupted; the state of step %d is saved", self.position.step)
@@ -111,14 +116,31 @@ class Loop:
         self.schedule.step()
         before = position.examples
         position.step, position.examples = position.step + 1, before + len(records)
+        self._mind_reference(tally)
         self.window = Tally.joined([self.window, tally])
         self.window_tokens += sum(map(length, records))
-        last = position.step == self.engine.data.n_steps
+        last = position.step == self.engine.data.n_steps or position.stopped is not None
         if log_due or last:
             self._log(norm)
         bar.advance(len(records), note=self.shown)
         self._after_step(before, last)
         return bool(stop) and not last
+
+    def _mind_reference(self, tally: Tally) -> None:
+        """Let the reference follow where that is due, and stop where the policy has left it too far behind."""
+        config, position = self.config, self.position
+        if config.sync_reference_every and position.step % config.sync_reference_every == 0:
+            self._live().sync(self.engine.policy, config.sync_reference_mixing)
+        if config.target_kl is None:
+            return
+        total, count = self.engine.world.sum(tally.sums.get("approx_kl", 0.0), tally.counts.get("approx_kl", 0.0))
+        if count and total / count > _KL_SLACK * config.target_kl:
+            position.stopped = f"approx_kl {total / count:.4g} is above {_KL_SLACK} × target_kl={config.target_kl:g}"
+            log.info("step %d: %s; this was the last step", position.step, position.stopped)
+
+    def _live(self) -> LiveReference:
+        assert isinstance(self.engine.reference, LiveReference)
+        return self.engine.reference
 
     def _after_step(self, before: int, last: bool) -> None:
         config, done = self.config, self.position.examples
@@ -164,7 +186,9 @@ class Loop:
     def _save(self) -> None:
         """Commit the resume state, then publish the policy in it."""
         world = self.engine.world
+        self.position.trainer = dict(self.trainer.state)
         if world.is_main:
+            following = self._live().policy.model.state_dict() if self.config.sync_reference_every else None
             folder = self.checkpoints.save(
                 self.position,
                 lambda to: save_policy(
@@ -172,6 +196,7 @@ class Loop:
                 ),
                 self.optimizer.state_dict(),
                 self.schedule.state_dict(),
+                following,
             )
             self._publish(folder)
         world.barrier()
@@ -198,6 +223,7 @@ class Loop:
         last = last_values(folder / "metrics.jsonl")
         return {
             "examples": self.position.examples,
+            **({"stopped early": self.position.stopped} if self.position.stopped else {}),
             "train": {k: round(v, 6) for k, v in last.items() if not k.startswith("eval/")},
             "eval": {k: round(v, 6) for k, v in last.items() if k.startswith("eval/")},
             "policy": str(folder / "LATEST"),

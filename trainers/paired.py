@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from dataloaders.records import RecordKind
 from prospect.batch import Logps, Loss
-from trainers.basic import BasicTrainer, preference_arguments
+from trainers.basic import BasicTrainer, Mismatched, preference_arguments
 
 
 class PairedPreferenceTrainer(BasicTrainer):
@@ -18,9 +16,33 @@ class PairedPreferenceTrainer(BasicTrainer):
     Returns one loss a pair.
     """
 
-    records: ClassVar[RecordKind] = RecordKind.pairs
-    needs_reference: ClassVar[bool] = True
+    records = RecordKind.pairs
+    needs_reference = True
 
-    def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: tuple[Logps, Logps] | None) -> Loss:
+    def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
         """Split by role."""
         return self.loss(*preference_arguments(policy, reference, chosen, kl))
+
+
+class LogRatioTrainer(PairedPreferenceTrainer):
+    """Losses that see a pair through h = log π − log π_ref of its two answers alone; they implement ``of_ratios``.
+
+    Rewards are β h (Rafailov et al. 2023, eq. 5, up to the partition function).
+    """
+
+    def loss(
+        self,
+        policy_chosen_logps: Logps,
+        policy_rejected_logps: Logps,
+        reference_chosen_logps: Logps,
+        reference_rejected_logps: Logps,
+    ) -> Loss:
+        """One loss a pair."""
+        chosen = policy_chosen_logps.sums - reference_chosen_logps.sums
+        rejected = policy_rejected_logps.sums - reference_rejected_logps.sums
+        beta = self.config.loss.beta
+        return Loss(self.of_ratios(chosen, rejected), beta * chosen, beta * rejected)
+
+    def of_ratios(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        """One loss a pair [n] from its log-ratios [n] and [n], in nats."""
+        raise NotImplementedError

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from dataloaders.records import RecordKind
-from prospect.batch import Logps, Loss
+from prospect.batch import Logps, Loss, Over
 from prospect.config.schema import LossConfig, TrainOn
 from trainers.basic import BasicTrainer
 
@@ -14,8 +13,10 @@ from trainers.basic import BasicTrainer
 class SFTTrainer(BasicTrainer):
     """−Σ_t log π(y_t | x, y_<t), as a mean over all trained tokens of the optimizer batch."""
 
-    records: ClassVar[RecordKind] = RecordKind.answers
-    mean_over: ClassVar[Literal["records", "tokens"]] = "tokens"
+    paper = "Ouyang et al. 2022, section 3.5 (arXiv 2203.02155)"
+    formula = "−l per token"
+    records = RecordKind.answers
+    mean_over = Over.tokens
 
     @dataclass(slots=True)
     class Config(LossConfig):

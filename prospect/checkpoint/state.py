@@ -18,6 +18,8 @@ import torch
 from prospect.checkpoint.commit import committed, fault, recover
 from prospect.logs import log
 
+REFERENCE = "reference.pt"
+
 
 @dataclass(slots=True)
 class Position:
@@ -28,6 +30,8 @@ class Position:
     best: float | None = None
     best_step: int | None = None
     milestone: bool = False  # also published under its own name
+    stopped: str | None = None  # why the run ended before its last step
+    trainer: dict[str, float] = field(default_factory=dict)  # what the loss carries from step to step
     tracker: dict[str, str] = field(default_factory=dict)  # run ids of trackers, to continue their curves
 
 
@@ -45,12 +49,18 @@ class Checkpoints:
         save_model: Callable[[Path], None],
         optimizer: dict[str, Any],
         schedule: dict[str, Any],
+        reference: dict[str, torch.Tensor] | None = None,
     ) -> Path:
-        """Commit a new state, then drop what is no longer wanted; returns its folder."""
+        """Commit a new state, then drop what is no longer wanted; returns its folder.
+
+        ``reference``: weights of a reference model that follows the policy.
+        """
         target = self.folder / f"step-{position.step}"
         with committed(target) as building:
             save_model(building / "policy")
             torch.save({"optimizer": optimizer, "schedule": schedule}, building / "optimizer.pt")
+            if reference is not None:
+                torch.save(reference, building / REFERENCE)
             (building / "position.json").write_text(json.dumps(asdict(position)))
         self._rotate(position)
         return target
@@ -69,6 +79,12 @@ class Checkpoints:
         """Optimizer and schedule states of a checkpoint."""
         stored = torch.load(folder / "optimizer.pt", map_location=device, weights_only=True)
         return stored["optimizer"], stored["schedule"]
+
+    @staticmethod
+    def reference(folder: Path, device: torch.device) -> dict[str, torch.Tensor]:
+        """Weights of the reference model of a checkpoint."""
+        weights: dict[str, torch.Tensor] = torch.load(folder / REFERENCE, map_location=device, weights_only=True)
+        return weights
 
     def _all(self) -> list[Path]:
         folders = [p for p in self.folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]

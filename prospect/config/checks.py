@@ -34,7 +34,8 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             *("n_samples", "samples_per_prompt", "max_new_tokens", "parallel.processes"),
             *("model.max_grad_norm", "model.v_head_max_grad_norm", "model.max_length", "model.max_prompt_length"),
             *("model.batch_size", "model.gradient_accumulation_steps", "model.tokens_per_microbatch"),
-            *("model.eval_batch_size", "datasets.*.weight", "loss.beta"),
+            *("model.eval_batch_size", "datasets.*.weight", "loss.beta", "loss.tau"),
+            *("target_kl", "sync_reference_every", "sync_reference_mixing"),
         ),
     ),
     (
@@ -42,10 +43,16 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         lambda x: x >= 0,
         (
             *("seed", "warmup_steps", "temperature", "minimum_log_interval_secs"),
-            *("loss.desirable_weight", "loss.undesirable_weight"),
+            *("loss.desirable_weight", "loss.undesirable_weight", "loss.sft_weight", "loss.or_weight", "loss.delta"),
         ),
     ),
-    ("must lie between 0 and 1", lambda x: 0 <= x <= 1, ("warmup", "datasets.*.test_fraction")),
+    (
+        "must lie between 0 and 1",
+        lambda x: 0 <= x <= 1,
+        ("warmup", "datasets.*.test_fraction", "sync_reference_mixing"),
+    ),
+    ("must be at least 0 and below 1", lambda x: 0 <= x < 1, ("loss.shift_decay",)),
+    ("must be at least 0 and below 0.5", lambda x: 0 <= x < 0.5, ("loss.label_smoothing",)),
     (
         "must be above 0 and at most 1",
         lambda x: 0 < x <= 1,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Job = Callable[[Config], int]
 Objective = Callable[[Config], float | None]
 _INSPECTION = {"--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version"}
+_TRAIN_MODES = (Mode.train, Mode.data, Mode.explain)
 _INTERRUPTED = 4
 
 
@@ -128,10 +129,10 @@ def _check_names(names: list[str]) -> None:
 
 
 def _check_mode(config: Config) -> None:
-    if config.mode not in (Mode.train, Mode.data):
+    if config.mode not in _TRAIN_MODES:
         folder = Path(config.cache_dir) / (config.exp_name or "<exp_name>")
         raise UserError(
-            f"mode: train.py knows train and data; python eval.py --config-path={folder} ++mode={config.mode}"
+            f"mode: train.py knows train, data and explain; python eval.py --config-path={folder} ++mode={config.mode}"
         )
 
 
@@ -168,7 +169,7 @@ def _evaluate(argv: list[str], losses: Losses, job: Job) -> int:
     if not path:
         raise UserError("--config-path: give the run folder or its config.yaml")
     config = load_run_config(path, overrides, losses)
-    if config.mode in (Mode.train, Mode.data):
+    if config.mode in _TRAIN_MODES:
         raise UserError("mode: say what to do with the run: ++mode=sample, ++mode=eval or ++mode=alpacaeval")
     return job(config)
 

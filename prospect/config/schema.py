@@ -12,10 +12,11 @@ from typing import Any
 
 
 class Mode(StrEnum):
-    """What a command does: train.py knows train and data, eval.py the other three."""
+    """What a command does: train.py knows train, data and explain, eval.py the others."""
 
     train = "train"
     data = "data"
+    explain = "explain"
     sample = "sample"
     eval = "eval"
     alpacaeval = "alpacaeval"
@@ -43,6 +44,13 @@ class TrainOn(StrEnum):
 
     last = "last"
     all = "all"
+
+
+class LengthNorm(StrEnum):
+    """What a loss compares of two answers: log-probabilities a token, or of the whole answer."""
+
+    mean = "mean"
+    sum = "sum"
 
 
 class DType(StrEnum):
@@ -167,6 +175,9 @@ class Config:
     best_metric: str = "loss"
     minimum_log_interval_secs: float = 1.0
     cache_reference_logprobs: bool = True
+    sync_reference_every: int | None = None
+    sync_reference_mixing: float = 1.0
+    target_kl: float | None = None
 
     chat_template: str = "auto"
     human_prefix: str = "\n<|user|>\n"

@@ -23,9 +23,15 @@ class Reference(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveReference:
-    """A frozen model beside the policy."""
+    """A frozen model beside the policy, which may follow it in steps."""
 
     policy: Policy
+
+    @torch.no_grad()
+    def sync(self, policy: Policy, mixing: float) -> None:
+        """π_ref ← mixing · π + (1 − mixing) · π_ref, on the weights. Gorbatovski et al. 2024 (TR-DPO), eq. 5."""
+        for own, theirs in zip(self.policy.model.parameters(), policy.model.parameters(), strict=True):
+            own.lerp_(theirs.to(own.dtype), mixing)
 
     def logps(self, batch: Batch) -> Logps:
         """A forward pass."""

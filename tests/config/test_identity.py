@@ -59,7 +59,7 @@ def test_first_difference() -> None:
     assert first_difference(config(), config()) is None
     assert first_difference(config(), config(lr=1e-3, seed=3)) == "seed is 1 there and 3 now"
     kto = KTOTrainer.Config(beta=0.1)
-    assert first_difference(config(), config(loss=kto)) == "loss.desirable_weight is absent there and 1.0 now"
+    assert first_difference(config(loss=kto), config()) == "loss.desirable_weight is 1.0 there and absent now"
     other = {"hh": DatasetConfig(source="hh", weight=2.0)}
     assert first_difference(config(), config(datasets=other)) == "datasets.hh.weight is 1.0 there and 2.0 now"
 

@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
-from dataloaders.packing import Sequence, length, mismatched, pack, sequences, share, split_by_budget, trained_tokens
+from dataloaders.packing import Sequence, counts, length, mismatched, pack, sequences, share, split_by_budget
 from dataloaders.tokenization import Tokenized
-from prospect.batch import Role
+from prospect.batch import Over, Role
 
 PAIR = Tokenized("r", "d", 5, [1, 2], [[3, 4, 9], [5]], [[True, True, True], [True]], [0, 1], 0, 0, 0)
 OTHER = Tokenized("o", "d", 6, [7], [[8, 8, 8, 8]], [[True, False, True, True]], [0], 0, 0, 0)
@@ -48,8 +48,7 @@ def test_nothing_predicts_a_first_token() -> None:
 
 def test_lengths() -> None:
     assert length(PAIR) == 8
-    assert trained_tokens(PAIR) == 4
-    assert trained_tokens(OTHER) == 3
+    assert counts([PAIR, OTHER]) == {Over.records: 2, Over.tokens: 7, Over.chosen_tokens: 6}
 
 
 def test_mismatched_takes_the_prompt_of_one_and_the_answer_of_the_other() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import exp, log
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from prospect.config.schema import Config
 from tests.planted import plant
 from tests.trainers.logps import logps
 from trainers.dpo import DPOTrainer
+from trainers.paired import LogRatioTrainer
 
 # Two pairs; log-ratios of chosen 1.5 and −1, of rejected −0.5 and 2.
 ARGUMENTS = (
@@ -50,7 +53,7 @@ def test_gradient() -> None:
 
 def test_equal_models_give_the_start_value() -> None:
     loss = trainer().loss(ARGUMENTS[0], ARGUMENTS[1], ARGUMENTS[0], ARGUMENTS[1])
-    assert loss.losses.tolist() == pytest.approx([DPOTrainer.at_start["loss"]] * 2)
+    assert loss.losses.tolist() == pytest.approx([trainer().at_start()["loss"]] * 2)
 
 
 def test_far_apart_stays_finite() -> None:
@@ -59,13 +62,15 @@ def test_far_apart_stays_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("function", "old", "new"),
     [
-        ("-F.logsigmoid", "-F.sigmoid"),
-        ("policy_chosen_logps.sums", "policy_chosen_logps.means"),
-        ("beta * (policy_rej", "(policy_rej"),
+        (DPOTrainer.of_ratios, "-F.logsigmoid", "-F.sigmoid"),
+        (LogRatioTrainer.loss, "policy_chosen_logps.sums", "policy_chosen_logps.means"),
+        (DPOTrainer.of_ratios, "slope(rejected, c.alpha)", "slope(rejected, c.alpha) / c.beta"),
     ],
 )
-def test_a_planted_bug_is_seen(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch, DPOTrainer.loss, old, new)
+def test_a_planted_bug_is_seen(
+    function: Callable[..., Any], old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, function, old, new)
     assert trainer().loss(*ARGUMENTS).losses.tolist() != pytest.approx(wanted(0.5), abs=1e-3)

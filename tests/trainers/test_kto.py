@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import exp
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from tests import tiny
 from tests.planted import plant
 from tests.trainers.logps import logps
 from trainers.basic import _NONE
-from trainers.kto import KTOTrainer
+from trainers.kto import KTOTrainer, around
 
 # Log-ratios: two desirable answers 1.5 and −1, one undesirable 2.
 POLICY = (logps([-1.0, -0.5], [-4.0]), logps([-1.0, -1.0]))
@@ -104,16 +106,18 @@ def test_a_step_of_one_prompt_has_its_reference_point_at_zero(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("function", "old", "new"),
     [
-        (".clamp(min=0)", ""),
-        ("(kl - rejected)", "(rejected - kl)"),
-        ("c.undesirable_weight", "1"),
-        ("drift.mean().clamp(min=0)", "drift.clamp(min=0).mean()"),
+        (KTOTrainer.loss, ".clamp(min=0)", ""),
+        (around, "(point - rejected)", "(rejected - point)"),
+        (around, "c.undesirable_weight", "1"),
+        (KTOTrainer.loss, "drift.mean().clamp(min=0)", "drift.clamp(min=0).mean()"),
     ],
 )
-def test_a_planted_bug_is_seen(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_bug_is_seen(
+    function: Callable[..., Any], old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = (*POLICY, *REFERENCE, logps([-3.0], [-2.0]), logps([-4.0], [-0.5]))
     wanted = trainer(0.5, 1.0, 0.5).loss(*arguments).losses.tolist()
-    plant(monkeypatch, KTOTrainer.loss, old, new)
+    plant(monkeypatch, function, old, new)
     assert trainer(0.5, 1.0, 0.5).loss(*arguments).losses.tolist() != pytest.approx(wanted, abs=1e-3)

@@ -115,7 +115,8 @@ def test_live_and_cached_reference_train_the_same_policy(tmp_path: Path) -> None
 def test_a_table_of_trainers(tmp_path: Path) -> None:
     for name, trainer in TRAINERS.items():
         assert trainer.__name__ == name
-        assert trainer.records in DATALOADERS
+    for loss in tiny.LOSSES:
+        assert make_trainer(tiny.config(tmp_path, loss)).records in DATALOADERS
     config = tiny.config(tmp_path, "dpo")
     config.loss.dataloader = "PairedPreferenceDataLoader"
     config.loss.use_reference_model = True

@@ -48,7 +48,8 @@ def test_what_a_run_leaves(run: tuple[Config, Path]) -> None:
 def test_metrics_have_the_fields_names(run: tuple[Config, Path]) -> None:
     steps = [line for line in metrics(run[1]) if "loss" in line]
     wanted = {"step", "examples", "epoch", "loss", "rewards/chosen", "rewards/rejected", "rewards/margins"}
-    wanted |= {"rewards/accuracies", "logps/chosen", "logps/rejected", "grad_norm", "lr", "tokens_per_second"}
+    wanted |= {"rewards/accuracies", "logps/chosen", "logps/rejected", "approx_kl", "grad_norm", "lr"}
+    wanted.add("tokens_per_second")
     assert all(set(line) == wanted for line in steps)
     assert [line["examples"] for line in steps] == [8, 16, 24, 32, 33]
     assert steps[-1]["epoch"] == 1

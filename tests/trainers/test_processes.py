@@ -32,7 +32,7 @@ def two(folder: Path) -> list[Facts]:
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("loss", tiny.LOSSES)
+@pytest.mark.parametrize("loss", tiny.WAYS)
 def test_steps_and_evaluation_are_the_same(two: list[Facts], loss: str, tmp_path: Path) -> None:
     alone = step_facts(tmp_path, loss, World())
     for facts in two:

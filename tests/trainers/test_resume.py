@@ -89,3 +89,21 @@ def test_a_damaged_newest_state_is_redone_from_the_one_before(undisturbed: dict[
     assert run(config(tmp_path, **settings)) == 0
     assert result(tmp_path / "run") == undisturbed
     assert "step-6 is not used: optimizer.pt has 0 bytes" in (tmp_path / "run" / "log" / "rank-0.log").read_text()
+
+
+CARRIED: dict[str, dict[str, Any]] = {
+    "bco": {},  # its shift
+    "dpo": {"cache_reference_logprobs": False, "sync_reference_every": 2, "sync_reference_mixing": 0.5},
+}
+
+
+@pytest.mark.parametrize("loss", CARRIED)
+def test_what_a_run_carries_from_step_to_step_survives(loss: str, tmp_path: Path) -> None:
+    settings = {"exp_name": "run", "eval_every": 24, "keep_checkpoints": 1, "lr": 3e-3, "n_examples": 90}
+    whole, killed = (
+        tiny.config(tmp_path / place, loss, 60, **settings, **CARRIED[loss]) for place in ("whole", "killed")
+    )
+    assert run(whole) == 0
+    assert run(killed, ("before the update", 8)) == -signal.SIGKILL
+    assert run(killed) == 0
+    assert result(tmp_path / "killed" / "run") == result(tmp_path / "whole" / "run")

@@ -1,0 +1,192 @@
+"""What every loss is held to, shipped or one's own: checks over a trainer and log-probabilities made by hand.
+
+Each check returns what is wrong, or nothing. They see a trainer as BasicTrainer does, through ``losses``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dataloaders.records import RecordKind
+from prospect.batch import Logps, Loss, Over, Role
+from prospect.metrics import Tally
+from trainers.basic import BasicTrainer
+
+LENGTHS = ((3, 5), (1, 2), (4, 1), (2, 2), (7, 3), (1, 1))  # of chosen and rejected answers: ragged, single tokens too
+
+
+@dataclass(frozen=True)
+class Case:
+    """One optimizer batch: log-probabilities of answers and what they are."""
+
+    policy: Logps
+    reference: Logps
+    others: tuple[Logps, Logps]  # answers to other prompts, policy's and reference's
+    chosen: Tensor
+
+    def loss(self, trainer: BasicTrainer, tokens: Tensor | None = None) -> Loss:
+        """What the trainer makes of it, with other tokens of the policy where they are given."""
+        policy = self.policy if tokens is None else replace(self.policy, tokens=tokens)
+        reference = self.reference if trainer.needs_reference else None
+        kl = (self.others if trainer.needs_reference else self.others[:1]) if trainer.needs_mismatched else None
+        return trainer.losses(policy, reference, self.chosen, kl)
+
+    def total(self, trainer: BasicTrainer, tokens: Tensor | None = None) -> Tensor:
+        """The loss of the batch, as BasicTrainer divides it."""
+        return trainer.mean(self.loss(trainer, tokens), self.count(trainer))
+
+    def count(self, trainer: BasicTrainer) -> dict[Over, int]:
+        """What is divided by."""
+        records = int(self.chosen.sum()) if trainer.records is RecordKind.pairs else len(self.chosen)
+        lengths = self.policy.lengths
+        return {
+            Over.records: records,
+            Over.tokens: int(lengths.sum()),
+            Over.chosen_tokens: int(lengths[self.chosen].sum()),
+        }
+
+    def metrics(self, trainer: BasicTrainer) -> dict[str, float]:
+        """Everything that would be logged."""
+        tally = Tally()
+        reference = self.reference if trainer.needs_reference else None
+        trainer._tally(tally, self.loss(trainer), self.policy, reference, self.chosen)
+        return tally.means()
+
+    def at_start(self) -> Case:
+        """The same with a policy that is the reference."""
+        return replace(self, policy=self.reference, others=(self.others[1], self.others[1]))
+
+
+def logps(lengths: list[int], seed: int, scale: float = 1.0) -> Logps:
+    """Random log-probabilities of answers of these lengths, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = -scale * (0.05 + torch.rand(sum(lengths), dtype=torch.float64, generator=generator))
+    segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    return Logps(tokens, segment, torch.tensor(lengths))
+
+
+def case(trainer: BasicTrainer, seed: int = 0) -> Case:
+    """A batch of the kind that the trainer takes."""
+    only_chosen = trainer.records is RecordKind.answers
+    lengths = [n for pair in LENGTHS for n in (pair[:1] if only_chosen else pair)]
+    chosen = torch.tensor([i % 2 == 0 or only_chosen for i in range(len(lengths))])
+    policy, reference = logps(lengths, seed), logps(lengths, seed + 1)
+    others = [2, 4, 3]
+    return Case(policy, reference, (logps(others, seed + 2), logps(others, seed + 3)), chosen)
+
+
+def slope(trainer: BasicTrainer) -> Iterator[str]:
+    """The gradient is the slope of the value, unless the class says that it holds a statistic still."""
+    for seed in (10, 20):
+        given = case(trainer, seed)
+        tokens = given.policy.tokens.clone().requires_grad_()
+        try:
+            torch.autograd.gradcheck(partial(given.total, trainer), (tokens,), eps=1e-6, atol=1e-7, rtol=1e-5)
+        except RuntimeError:
+            if not trainer.holds_still:
+                yield "the gradient is not the slope of the value; holds_still says that a statistic is detached"
+
+
+def direction(trainer: BasicTrainer) -> Iterator[str]:
+    """While policy and reference are equal, the loss falls along +chosen and along −rejected answers."""
+    given = case(trainer, 30).at_start()
+    tokens = given.policy.tokens.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(given.total(trainer, tokens), tokens)
+    chosen = given.chosen[given.policy.segment]
+    for role, downhill in ((Role.chosen, -gradient[chosen]), (Role.rejected, gradient[~chosen])):
+        if not len(downhill):
+            continue
+        fall, way = float(downhill.sum()), "likelier" if role is Role.chosen else "less likely"
+        if role in trainer.flat_at_start:
+            if abs(fall) > 1e-9:
+                yield f"{role.name} answers are declared flat at the start, but have a gradient of {fall:.3g}"
+        elif trainer.rises_at_start:
+            if fall >= 0:
+                yield "the loss is declared to rise with the margin at the start, but does not"
+        elif not fall > 1e-9:
+            yield f"the loss does not fall as {role.name} answers become {way}"
+
+
+def start(trainer: BasicTrainer) -> Iterator[str]:
+    """The metrics that the class says are known while policy and reference are equal."""
+    found = case(trainer, 40).at_start().metrics(trainer)
+    for name, value in trainer.at_start().items():
+        if not math.isclose(found[name], value, rel_tol=1e-9, abs_tol=1e-9):
+            yield f"at_start says that {name} is {value:.6g}; it is {found[name]:.6g}"
+    if trainer.needs_reference and not trainer.at_start():
+        again = case(trainer, 41).at_start().metrics(trainer)
+        if math.isclose(found["loss"], again["loss"], rel_tol=1e-9):
+            yield f"the loss is {found['loss']:.6g} for every model that is its own reference; at_start should say so"
+
+
+def extremes(trainer: BasicTrainer) -> Iterator[str]:
+    """Values and gradients stay finite: certain tokens, impossible ones, and batches that lack a kind of answer."""
+    given = case(trainer, 50)
+    for name, value in (("−1e-8", -1e-8), ("−1e4", -1e4), ("0", 0.0)):
+        for which in ("all", "chosen", "rejected"):
+            mask = given.chosen[given.policy.segment]
+            mask = torch.ones_like(mask) if which == "all" else mask if which == "chosen" else ~mask
+            yield from _finite(trainer, given, torch.where(mask, value, given.policy.tokens), f"{which} at {name}")
+    if trainer.records is RecordKind.labelled:
+        for role in (True, False):
+            kept = given.chosen == role
+            half = replace(
+                given,
+                policy=given.policy.select(kept),
+                reference=given.reference.select(kept),
+                chosen=given.chosen[kept],
+            )
+            yield from _finite(trainer, half, half.policy.tokens, f"only {'chosen' if role else 'rejected'} answers")
+
+
+def _finite(trainer: BasicTrainer, given: Case, tokens: Tensor, name: str) -> Iterator[str]:
+    tokens = tokens.clone().requires_grad_()
+    value = given.total(trainer, tokens)
+    (gradient,) = torch.autograd.grad(value, tokens, allow_unused=True)
+    if not math.isfinite(value.item()):
+        yield f"{name}: the loss is {value.item()}"
+    elif gradient is not None and not bool(gradient.isfinite().all()):
+        yield f"{name}: a gradient is not finite"
+
+
+def order(trainer: BasicTrainer) -> Iterator[str]:
+    """Neither value nor gradient depends on the order of the records."""
+    given = case(trainer, 60)
+    size = 2 if trainer.records is not RecordKind.answers else 1
+    groups = torch.arange(len(given.chosen)).view(-1, size).flip(0).reshape(-1)
+    turned = Case(_taken(given.policy, groups), _taken(given.reference, groups), given.others, given.chosen[groups])
+    one, other = given.total(trainer), turned.total(trainer)
+    if not torch.isclose(one, other, rtol=1e-10, atol=1e-12):
+        yield f"another order of the records gives {other.item():.9g} instead of {one.item():.9g}"
+
+
+def _taken(logps: Logps, order: Tensor) -> Logps:
+    return Logps.joined([logps.select(torch.arange(len(logps)) == i) for i in order])
+
+
+def needs(trainer: BasicTrainer) -> Iterator[str]:
+    """What the class declares to need changes the loss; what it does not is never given, so it cannot be read."""
+    given = case(trainer, 70)
+    value = given.total(trainer)
+    others = replace(given, reference=logps(given.reference.lengths.tolist(), 99))
+    if trainer.needs_reference and torch.equal(others.total(trainer), value):
+        yield "needs_reference is true, but the reference model changes nothing"
+    drifted = replace(given, others=(logps([2, 4, 3], 98, scale=0.01), given.others[1]))
+    if trainer.needs_mismatched and torch.equal(drifted.total(trainer), value):
+        yield "needs_mismatched is true, but answers to other prompts change nothing"
+
+
+CHECKS = {
+    "slope": slope,
+    "direction": direction,
+    "start": start,
+    "extremes": extremes,
+    "order": order,
+    "needs": needs,
+}

@@ -1,0 +1,39 @@
+"""Robust DPO: an unbiased loss under noisy preferences. Chowdhury et al. 2024."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from prospect.config.schema import LossConfig
+from trainers.paired import LogRatioTrainer
+
+
+class RobustDPOTrainer(LogRatioTrainer):
+    """Its mean over pairs flipped with probability ε is DPO's on the true pairs."""
+
+    paper = "Chowdhury et al. 2024, Provably Robust DPO (arXiv 2403.00409)"
+    formula = (
+        "[−(1 − {label_smoothing}) log σ({beta} Δ) + {label_smoothing} log σ(−{beta} Δ)] / (1 − 2·{label_smoothing})"
+    )
+
+    @dataclass(slots=True)
+    class Config(LossConfig):
+        """``beta``: as in DPO; ``label_smoothing``: ε, the share of pairs whose order is taken to be wrong."""
+
+        beta: float = 0.1
+        label_smoothing: float = 0.1
+
+    def at_start(self) -> dict[str, float]:
+        """ln 2."""
+        return {"loss": log(2)}
+
+    def of_ratios(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        """One loss a pair."""
+        c = self.config.loss
+        margin = c.beta * (chosen - rejected)
+        e = float(c.label_smoothing)
+        return (-(1 - e) * F.logsigmoid(margin) + e * F.logsigmoid(-margin)) / (1 - 2 * e)
