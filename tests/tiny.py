@@ -54,6 +54,8 @@ SHAPE: dict[str, Any] = {
 }
 YAMLS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(Path("config/loss").glob("*.yaml"))}
 LOSSES = tuple(YAMLS)
+# Losses that have golden values; one's own need not.
+SHIPPED = {name.split("/")[0] for file in Path("tests/golden").glob("*.json") for name in json.loads(file.read_text())}
 # Each way that a step can go: one pass or two, with terms, mismatched answers or a memory, without a reference.
 WAYS = ("sft", "dpo", "kto", "kto-simple", "orpo", "aot", "aot-unpaired", "bco", "kto-surprisal", "mix")
 SINGLE = World()

@@ -25,7 +25,7 @@ def test_the_formula_has_the_configured_numbers() -> None:
 @pytest.mark.parametrize("loss", tiny.LOSSES)
 def test_every_loss_has_a_passport(loss: str) -> None:
     made = trainer(loss)
-    assert made.paper
+    assert made.paper or loss not in tiny.SHIPPED
     text = "\n".join(passport(made))
     assert text.startswith(f"loss={loss}: {tiny.YAMLS[loss]['trainer']}, ")
     assert "{" not in formula(made)
