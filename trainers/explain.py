@@ -1,6 +1,6 @@
 """A loss's passport: what it minimizes with the configured numbers, what it needs, and how it pulls.
 
-``mode=explain`` prints it for one loss; ``python -m trainers.explain`` writes docs/losses.md, one row a loss.
+``mode=explain`` prints it for one loss; ``python -m trainers.explain`` writes the tables of docs/losses.md, one row a loss.
 """
 
 from __future__ import annotations
@@ -176,8 +176,10 @@ def _sparkline(values: Sequence[float]) -> str:
     return "".join(_BLOCKS[round((value - low) * scale)] for value in values)
 
 
-def page() -> str:
-    """docs/losses.md."""
+def page(current: str) -> str:
+    """docs/losses.md with its tables written anew."""
+    before, _, rest = current.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
     rows: dict[RecordKind, list[str]] = {kind: [] for kind in RecordKind}
     for file in sorted((CONFIG / "loss").glob("*.yaml")):
         given = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -189,37 +191,12 @@ def page() -> str:
         cells = (f"`{loss.name}`", minimized, "yes" if trainer.needs_reference else "no", own or "–", trainer.paper)
         rows[trainer.records].append(f"| {' | '.join(cells)} |")
     tables = (f"## On {_TAKES[kind]}\n\n{_COLUMNS}\n" + "\n".join(lines) for kind, lines in rows.items() if lines)
-    return _HEAD + "\n\n".join(tables) + _TAIL
+    return f"{before}{_BEGIN}\n{SYMBOLS}\n\n" + "\n\n".join(tables) + f"\n\n{_END}{after}"
 
 
 _COLUMNS = "| loss | minimizes | reference model | settings | source |\n|---|---|---|---|---|"
-_HEAD = f"""# Losses
-
-One file in `trainers/` and one in `config/loss/` each; `loss=<name>` chooses one, and its settings are set as
-`loss.<setting>=…`. This page is written by `python -m trainers.explain`.
-
-{SYMBOLS} In a formula, a setting stands under its name; two formulas with a comma are for
-desirable and for undesirable answers.
-
-"""
-_TAIL = """
-
-## One loss with a run's numbers
-
-Its formula, what it needs, its value before the first step, and how it pulls over the margin:
-
-```bash
-python train.py loss=kto model=tiny datasets=[demo] mode=explain loss.beta=0.2 out=kto.png
-```
-
-## What every loss is held to
-
-Every loss here, and every loss that is added, is held to one contract by `tests/trainers/test_losses.py`: its gradient
-is the slope of its value, it falls as chosen answers become likelier and rejected ones less likely (or its class says
-where it does not), it stays finite at the extremes, it does not depend on the order of records or on micro-batches,
-and what it declares to need is what it reads. A statistic of the batch (KTO's point, BCO's shift, AOT's quantiles) is
-that of the whole optimizer batch.
-"""
+PAGE = CONFIG.parent / "docs" / "losses.md"
+_BEGIN, _END = "<!-- written by python -m trainers.explain -->\n", "<!-- as far as here -->\n"
 
 if __name__ == "__main__":
-    (CONFIG.parent / "docs" / "losses.md").write_text(page(), encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
