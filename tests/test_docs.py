@@ -96,8 +96,8 @@ def test_a_loss_of_ones_own_trains_and_a_wrong_sign_in_it_is_found(tmp_path: Pat
         (copy / name).write_text(text, encoding="utf-8")
         if name.endswith(".py"):
             source = copy / name
-            code = [line for line in text.splitlines() if line.strip()]
-            assert len(code) < 15
+            lines = [line for line in text.splitlines() if line.strip()]
+            assert len(lines) < 15
     table = copy / "trainers" / "__init__.py"
     named = table.read_text(encoding="utf-8").replace(
         "from trainers.wpo", "from trainers.squared_hinge import SquaredHingeTrainer\nfrom trainers.wpo"

@@ -16,7 +16,7 @@ class AOTTrainer(PairedPreferenceTrainer):
     """The policy's margins dominate the reference's quantile by quantile, sorted over the whole optimizer batch."""
 
     paper = "Melnyk et al. 2024, Distributional Preference Alignment via Optimal Transport (arXiv 2406.05882)"
-    formula = "−log σ({beta} d), d = sort(l_w − l_l) − sort(r_w − r_l), label_smoothing {label_smoothing} as in cdpo"
+    formula = "−log σ({beta} d), d = sort(l_w − l_l) − sort(r_w − r_l), with label_smoothing as in cdpo"
     whole_batch = True
 
     @dataclass(slots=True)

@@ -22,7 +22,7 @@ class AOTUnpairedTrainer(UnpairedPreferenceTrainer):
     """
 
     paper = "Melnyk et al. 2024, Distributional Preference Alignment via Optimal Transport (arXiv 2406.05882)"
-    formula = "−log σ({beta} d), d = sort(h_w) − sort(h_l), label_smoothing {label_smoothing} as in cdpo"
+    formula = "−log σ({beta} d), d = sort(h_w) − sort(h_l), with label_smoothing as in cdpo"
     whole_batch = True
     balanced = True
 

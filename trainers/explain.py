@@ -1,6 +1,6 @@
 """A loss's passport: what it minimizes with the configured numbers, what it needs, and how it pulls.
 
-``mode=explain`` prints it for one loss; ``python -m trainers.explain`` writes the tables of docs/losses.md, one row a loss.
+``mode=explain`` prints it for one loss; ``python -m trainers.explain`` writes the tables of docs/losses.md.
 """
 
 from __future__ import annotations
