@@ -122,7 +122,7 @@ def trainer_and_engine(
 ) -> tuple[BasicTrainer, Engine]:
     """What one optimizer step needs. The policy has learned a little, so that it is not the reference any more."""
     trainer = make_trainer(config)
-    text = prepare_text(config, None)
+    text = prepare_text(config, None, trainer.control_tokens)
     data = prepare_data(config, trainer, text)
 
     def load() -> Policy:
