@@ -56,6 +56,7 @@ class BasicTrainer:
     paper = ""  # where the formula stands
     formula = ""  # what is minimized, in the symbols of docs/losses.md
     flat_at_start: frozenset[Role] = frozenset()  # roles without a gradient while policy and reference are equal
+    imitates_rejected = False  # rejected answers are to become likelier too: the prompt tells what they are
     rises_at_start = False  # the formula is not monotonic: there it rises with the margin
     holds_still = False  # the loss has a statistic of the policy that carries no gradient
 

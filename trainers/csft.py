@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from dataloaders.records import RecordKind
-from prospect.batch import Logps, Loss
+from prospect.batch import Logps, Loss, Over
 from prospect.config.schema import LossConfig
 from prospect.model.control import ControlTokens
 from trainers.basic import BasicTrainer
@@ -19,8 +18,11 @@ class CSFTTrainer(BasicTrainer):
     Samples are asked for with the desirable one.
     """
 
-    records: ClassVar[RecordKind] = RecordKind.labelled
-    mean_over: ClassVar[Literal["records", "tokens"]] = "tokens"
+    paper = "Korbak et al. 2023, section 2.1 (arXiv 2302.08582)"
+    formula = "−l per token, of y_w after {good_token} and of y_l after {bad_token}"
+    records = RecordKind.labelled
+    mean_over = Over.tokens
+    imitates_rejected = True
 
     @dataclass(slots=True)
     class Config(LossConfig):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 from dataloaders.records import RecordKind
-from prospect.batch import Logps, Loss
+from prospect.batch import Logps, Loss, Over
 from trainers.basic import BasicTrainer
 
 
@@ -16,8 +14,10 @@ class PTTrainer(BasicTrainer):
     each is read without the others. All tokens are trained but the first of a piece, which nothing predicts.
     """
 
-    records: ClassVar[RecordKind] = RecordKind.texts
-    mean_over: ClassVar[Literal["records", "tokens"]] = "tokens"
+    paper = "Gururangan et al. 2020 (arXiv 2004.10964)"
+    formula = "−log π per token of the text"
+    records = RecordKind.texts
+    mean_over = Over.tokens
 
     def loss(self, policy_logps: Logps) -> Loss:
         """Negative log-likelihood of each piece, in nats."""

@@ -40,12 +40,10 @@ def pieces(text: str, longest: int, format_=CHATML) -> list[Tokenized]:
 
 def config(folder: Path, texts: list[str] | None = None, loss: str = "pt", **changes: Any) -> Config:
     rng = random.Random(3)
-    made = tiny.config(folder, "sft", **changes)
+    made = tiny.config(folder, loss, **changes)
     lines = texts or [" ".join(rng.choices(tiny.WORDS, k=rng.choice((3, 10, 30, 400)))) for _ in range(40)]
     (folder / "texts.txt").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     made.datasets = {"files": DatasetConfig(path=str(folder / "texts.txt"), test_fraction=0.2)}
-    if loss == "pt":
-        made.loss, made.exp_name = PTTrainer.Config(name="pt", trainer="PTTrainer"), changes.get("exp_name", "pt")
     return made
 
 
