@@ -1,8 +1,10 @@
-"""Sample from a run, evaluate it, or answer AlpacaEval's instructions.
+"""Sample from a run, evaluate it, ask it questions, or answer AlpacaEval's or MT-Bench's.
 
     python eval.py --config-path=<run folder or its config.yaml> ++mode=sample ++n_samples=512 ++samples_dir=samples/
     python eval.py --config-path=… ++mode=eval ++split=test
     python eval.py --config-path=… ++mode=alpacaeval
+    python eval.py --config-path=… ++mode=mtbench ++datasets.mtbench.path=question.jsonl
+    python eval.py --config-path=… ++mode=probe 'probes=["What is your name?"]'
 
 Keys of the run's configuration can be overridden for this call: n_samples, samples_per_prompt, temperature, top_p,
 max_new_tokens, split, model.eval_batch_size, datasets.<name>.path, saved_policy (LATEST, BEST, step-N; null is the
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import sys
 
-USAGE = "python eval.py --config-path=<run folder> ++mode=sample|eval|alpacaeval [++key=value …]"
+USAGE = "python eval.py --config-path=<run folder> ++mode=sample|eval|alpacaeval|mtbench|probe [++key=value …]"
 
 
 def main(argv: list[str]) -> int:

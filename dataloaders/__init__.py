@@ -15,7 +15,22 @@ from dataclasses import replace
 
 from dataloaders import example
 from dataloaders.example import Drops, Example
-from dataloaders.sources import alpacaeval, demo, files, hh, json_table, oasst, parts, rows, shp, source, ultrabin
+from dataloaders.sources import (
+    alpacaeval,
+    demo,
+    files,
+    hh,
+    json_table,
+    mtbench,
+    oasst,
+    parts,
+    rows,
+    shp,
+    source,
+    spans,
+    text_table,
+    ultrabin,
+)
 from dataloaders.sources.parts import open_parts
 from dataloaders.sources.rows import Hub
 from dataloaders.sources.source import Source
@@ -47,12 +62,13 @@ SOURCES: Mapping[str, Source] = {
         hub=Hub("tatsu-lab/alpaca_eval", data_file="alpaca_eval.json"),
         splits={Split.test: "eval"},
     ),
+    "mtbench": Source(mtbench.read, mtbench.REQUIRED, splits={Split.test: "question"}),
     "files": Source(files.read, optional=files.COLUMNS),
     "demo": Source(demo.read, generate=demo_rules.rows, rules=(demo_rules,)),
 }
 
 # Modules that decide the examples of every source, beside the source's own: fingerprints follow their code.
-_SHARED = (example, json_table, parts, rows, source)
+_SHARED = (example, json_table, parts, rows, source, spans, text_table)
 
 
 def load_examples(name: str, config: DatasetConfig, split: Split, seed: int, drops: Drops) -> Iterator[Example]:
@@ -97,8 +113,9 @@ def _source(name: str, config: DatasetConfig) -> Source:
 
 
 def _identity(name: str, found: Example, seen: Counter[bytes]) -> str:
-    """Content hash of (data set, prompt, answers); the second example with the same content is numbered."""
+    """Content hash of (data set, prompt, answers or text); the second example with the same content is numbered."""
     content = [name, [(turn.role, turn.content) for turn in found.prompt], found.answers]
+    content += [] if found.text is None else [found.text]
     digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=8).digest()
     seen[digest] += 1
     return digest.hex() + (f"-{seen[digest]}" if seen[digest] > 1 else "")

@@ -1,4 +1,4 @@
-"""One prompt with the answers people (or a model, or a rule) judged: what every dataset becomes first.
+"""One prompt with the answers people (or a model, or a rule) judged, or one text: what every dataset becomes first.
 
 Chat messages throughout, never strings with glued prefixes: how a conversation is written down for a model is the chat
 template's business (prospect/model/template.py), not the data's.
@@ -27,7 +27,8 @@ class Example:
 
     ``prompt`` ends with a user turn. Feedback refers to ``answers`` by index: ``pairs`` holds (better, worse),
     ``desirable`` one verdict an answer (empty: none given), ``scores`` one number an answer (empty: none given),
-    ``imitate`` the answer that SFT learns (None: no answer here deserves it).
+    ``imitate`` the answer that SFT learns (None: no answer here deserves it). An example with a ``text`` is a document
+    to continue pre-training on; it has neither prompt nor answers.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Example:
     scores: tuple[float, ...] = ()
     imitate: int | None = 0
     keep: Literal["start", "end"] = "end"  # which end of an over-long prompt survives
+    text: str | None = None
     category: str = ""  # a finer origin than the dataset (AlpacaEval's `dataset` column, SHP's domain)
 
 

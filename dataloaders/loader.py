@@ -13,7 +13,7 @@ from dataloaders import load_examples
 from dataloaders.example import Drops
 from dataloaders.order import Order, derangement, nested_subset
 from dataloaders.packing import Sequence, length, mismatched, pack, sequences, split_by_budget
-from dataloaders.records import RecordKind
+from dataloaders.records import RecordKind, records
 from dataloaders.store import Recipe, TokenStore, open_store
 from dataloaders.tokenization import Limits, Tokenized
 from prospect.batch import Batch
@@ -70,6 +70,11 @@ class Data:
         """Content key of each token store."""
         stores = {"train": self.train, "evaluation": self.evaluation}
         return {f"{n}/{part}": s.key for part, x in stores.items() for n, s in zip(x.names, x.stores, strict=True)}
+
+    def kinds(self) -> tuple[int, int]:
+        """How many desirable and how many undesirable records an epoch of training shows."""
+        flags = self.train.joined("desirable").astype(bool)[self.order.epoch(0)]
+        return int(flags.sum()), int((~flags).sum())
 
     def step(self, number: int) -> list[Tokenized]:
         """All records of one optimizer step, over all processes."""
@@ -137,7 +142,7 @@ def load(config: Config, kind: RecordKind, balanced: bool, chat: ChatFormat, eva
     train = evaluation if evaluating else open_all(Split.train)
     for name, store in zip(train.names, train.stores, strict=True):
         if not len(store):
-            raise UserError(f"datasets.{name}: {store.report.examples} examples, but none gives {_WANTED[kind]}")
+            raise no_record(config, name, kind, store.report.examples)
     order = Order(
         pools=_pools(config, kind, train),
         weights=[config.datasets[name].weight for name in train.names],
@@ -163,16 +168,26 @@ def training_texts(config: Config) -> list[str]:
     texts: list[str] = []
     for name, dataset in config.datasets.items():
         for example in load_examples(name, dataset, Split.train, config.seed, Drops()):
+            texts.extend([] if example.text is None else [example.text])
             texts.extend(config.human_prefix + message.content for message in example.prompt)
             texts.extend(config.assistant_prefix + answer for answer in example.answers)
     return texts
 
 
-_WANTED = {
-    RecordKind.answers: "an answer to imitate",
-    RecordKind.pairs: "a pair (its feedback is on single answers: loss=kto takes that)",
-    RecordKind.labelled: "a labelled answer",
+_WANTED = {  # with a loss that takes it; of what an example gives, the first says what it is for
+    RecordKind.texts: ("a text", "pt"),
+    RecordKind.pairs: ("a pair", "dpo"),
+    RecordKind.labelled: ("a labelled answer", "kto"),
+    RecordKind.answers: ("an answer to imitate", "sft"),
 }
+
+
+def no_record(config: Config, name: str, kind: RecordKind, examples: int) -> UserError:
+    """The error that a data set has nothing for this kind of loss, and what its first example is for."""
+    example = next(load_examples(name, config.datasets[name], Split.all, config.seed, Drops()))
+    has = next((it for other, it in _WANTED.items() if any(records(example, other))), None)
+    hint = f"its first one holds {has[0]}: loss={has[1]} takes that" if has else "its first one is a prompt alone"
+    return UserError(f"datasets.{name}: {examples} examples, but none gives {_WANTED[kind][0]} ({hint})")
 
 
 def _pools(config: Config, kind: RecordKind, train: Stores) -> list[NDArray[np.int64]]:

@@ -10,6 +10,7 @@ from dataloaders import load_examples
 from dataloaders.example import Drops, Example, Message
 from dataloaders.tokenization import prompt_key
 from prospect.config.schema import Config
+from prospect.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,13 @@ def prompts(config: Config) -> list[Prompt]:
     """``n_samples`` prompts of ``split`` (all with null): those of the lowest hash, the same ones each time."""
     found: dict[int, Prompt] = {}
     for example in _examples(config):
+        if example.text is not None:
+            continue
         key = prompt_key(example.prompt)
         if key not in found:
             found[key] = Prompt(f"{key:016x}", example.dataset, example.category, example.prompt, _best(example))
+    if not found:
+        raise UserError(f"datasets: {', '.join(config.datasets)}: texts only, no prompts to answer")
     ordered = sorted(found, key=lambda key: hashlib.sha256(str(key).encode()).digest())
     return [found[key] for key in ordered[: config.n_samples]]
 

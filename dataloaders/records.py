@@ -1,4 +1,4 @@
-"""Examples become records, the unit that a batch never splits: an answer to imitate, a pair, or a labelled answer."""
+"""Examples become records, the unit that a batch never splits: an answer, a pair, a labelled answer, or a text."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class RecordKind(StrEnum):
     answers = "answers"  # one answer a prompt, to imitate
     pairs = "pairs"  # a better and a worse answer to one prompt
     labelled = "labelled"  # one answer with a verdict: desirable or not
+    texts = "texts"  # a document: no prompt, and its text as the one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +65,14 @@ def _labelled(example: Example) -> Iterator[_Piece]:
             yield (answer,), (Role.chosen if desirable else Role.rejected,)
 
 
-_TAKE = {RecordKind.answers: _to_imitate, RecordKind.pairs: _pairs, RecordKind.labelled: _labelled}
+def _texts(example: Example) -> Iterator[_Piece]:
+    if example.text is not None:
+        yield (example.text,), (Role.chosen,)
+
+
+_TAKE = {
+    RecordKind.answers: _to_imitate,
+    RecordKind.pairs: _pairs,
+    RecordKind.labelled: _labelled,
+    RecordKind.texts: _texts,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from dataloaders.example import Message
@@ -38,7 +39,7 @@ class Tokenized:
 
     id: str
     dataset: str
-    prompt_key: int  # 63-bit hash of the prompt's messages
+    prompt_key: int  # 63-bit hash of the prompt's messages, or of a document's text
     prompt_ids: list[int]
     answer_ids: list[list[int]]
     masks: list[list[bool]]
@@ -58,7 +59,10 @@ class Tokenized:
 
 def prompt_key(prompt: tuple[Message, ...]) -> int:
     """63-bit hash of a conversation: the same prompt from anywhere has the same key."""
-    text = "\x1e".join(f"{m.role}\x1f{m.content}" for m in prompt)
+    return _hash63("\x1e".join(f"{m.role}\x1f{m.content}" for m in prompt))
+
+
+def _hash63(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
 
 
@@ -68,12 +72,22 @@ def turns(prompt: tuple[Message, ...]) -> list[Turn]:
 
 
 def tokenize(record: Record, chat: ChatFormat, limits: Limits) -> Iterator[Tokenized]:
-    """A record as ids: one, or several where SFT trains all turns and the template is not stable from turn to turn."""
+    """A record as ids: one, or several where SFT trains all turns and the template is not stable from turn to turn.
+
+    A document becomes as many as its length takes.
+    """
+    if not record.prompt:
+        yield from _document(record, chat, limits)
+        return
     if limits.train_on is TrainOn.all:
         yield from _all_turns(record, chat, limits)
         return
     conversation = turns(record.prompt)
-    encoded = [chat.encode_pair(chat.render(conversation, answer)) for answer in record.answers]
+    assert chat.control is None or len(record.answers) == 1, "a control token belongs to one answer"
+    encoded = [
+        chat.encode_pair(chat.render(conversation, answer, role is Role.chosen))
+        for answer, role in zip(record.answers, record.roles, strict=True)
+    ]
     prompt, answers = encoded[0][0], [ids for _, ids, _ in encoded]
     masks = [[True] * len(ids) for ids in answers]
     yield _cut(record, record.id, prompt, answers, masks, sum(apart for *_, apart in encoded), limits, chat)
@@ -99,6 +113,31 @@ def _all_turns(record: Record, chat: ChatFormat, limits: Limits) -> Iterator[Tok
     for i, (prompt, answer, mask, n_apart) in enumerate(pieces):
         record_id = record.id if i == len(pieces) - 1 else f"{record.id}.{i}"
         yield _cut(record, record_id, prompt, [answer], [mask], n_apart, limits, chat)
+
+
+def _document(record: Record, chat: ChatFormat, limits: Limits) -> Iterator[Tokenized]:
+    """A text in pieces of max_length that do not overlap; nothing predicts the first token of a piece.
+
+    A last piece of one token, in which nothing would be predicted, takes one more from the piece before it.
+    """
+    (text,) = record.answers
+    ids = chat.document(text)
+    cuts = [*range(0, len(ids), limits.max_length), len(ids)]
+    if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
+        cuts[-2] -= 1
+    for i, (start, end) in enumerate(pairwise(cuts)):
+        yield Tokenized(
+            id=record.id if len(cuts) == 2 else f"{record.id}.{i}",
+            dataset=record.dataset,
+            prompt_key=_hash63(text),
+            prompt_ids=[],
+            answer_ids=[ids[start:end]],
+            masks=[[True] * (end - start)],
+            roles=[int(role) for role in record.roles],
+            prompt_cut=0,
+            answers_cut=0,
+            apart=0,
+        )
 
 
 def _cut(
@@ -133,7 +172,8 @@ def _cut(
 def _cut_prompt(prompt: list[int], limits: Limits, keep: Literal["start", "end"], chat: ChatFormat) -> list[int]:
     at_end = keep == "end" if limits.truncation_mode is Truncation.auto else limits.truncation_mode == "keep_end"
     if not at_end:
-        return prompt[: limits.max_prompt_length]
+        start = limits.max_prompt_length - (chat.control is not None)  # the control token is the prompt's last
+        return prompt[:start] + prompt[len(prompt) - (limits.max_prompt_length - start) :]
     bos = chat.tokenizer.bos_token_id
     if bos is not None and prompt[0] == bos:
         return [bos, *prompt[len(prompt) - limits.max_prompt_length + 1 :]]

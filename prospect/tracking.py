@@ -57,10 +57,15 @@ def last_values(file: Path) -> dict[str, float]:
     return found
 
 
+def forget_after(file: Path, step: int) -> None:
+    """Drop the lines of later steps, and one torn by a kill, from a file whose lines have a ``step``."""
+    if file.is_file():
+        write_text(file, "".join(line for line in file.read_text("utf-8").splitlines(True) if _up_to(line, step)))
+
+
 class _Lines:
     def __init__(self, file: Path, step: int) -> None:
-        if file.is_file():
-            write_text(file, "".join(line for line in file.read_text().splitlines(True) if _up_to(line, step)))
+        forget_after(file, step)
         self.handle = file.open("a", encoding="utf-8")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:

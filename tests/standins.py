@@ -90,6 +90,9 @@ class Place:
         rows: dict[str, list[dict[str, Any]]] = {"shp": shp, "hh": hh, "oasst": oasst, "alpacaeval": alpaca}
         self.data = {name: write_jsonl(self.folder / f"{name}.jsonl", x) for name, x in rows.items()}
         write_jsonl(self.folder / "pairs.jsonl", pairs)
+        (self.folder / "texts.txt").write_text("".join(f"{h} {a}\n" for h, a, _ in posts))
+        asked = [{"question_id": 81 + i, "category": "math", "turns": [h, a]} for i, (h, a, _) in enumerate(posts[:2])]
+        write_jsonl(self.folder / "question.jsonl", asked)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a documented command line here; only where models and data lie is changed."""

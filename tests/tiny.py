@@ -78,6 +78,13 @@ def write_pairs(file: Path, count: int, seed: int = 0) -> Path:
     return file
 
 
+def write_texts(file: Path, count: int, seed: int = 0) -> Path:
+    """Generated documents as JSON lines."""
+    texts = [{"text": f"{row['prompt']} {row['chosen']}"} for row in pairs(count, seed)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in texts))
+    return file
+
+
 def loss_config(loss: str, **changes: Any) -> Any:
     """A loss as its YAML has it, but for ``changes``."""
     problems: list[str] = []
@@ -88,9 +95,10 @@ def loss_config(loss: str, **changes: Any) -> Any:
 
 def config(folder: Path, loss: str = "sft", count: int = 40, **changes: Any) -> Config:
     """A run below ``folder``; ``changes`` are keys of Config, or of its model where Config has none."""
-    data = folder / f"pairs-{count}.jsonl"
+    name = "texts" if loss == "pt" else "pairs"
+    data = folder / f"{name}-{count}.jsonl"
     if not data.is_file():
-        write_pairs(data, count)
+        (write_texts if loss == "pt" else write_pairs)(data, count)
     made = Config(
         loss=loss_config(loss),
         model=ModelConfig(
@@ -101,7 +109,7 @@ def config(folder: Path, loss: str = "sft", count: int = 40, **changes: Any) -> 
             batch_size=8,
             tokens_per_microbatch=400,
         ),
-        datasets={"pairs": DatasetConfig(path=str(data), test_fraction=0.2)},
+        datasets={name: DatasetConfig(path=str(data), test_fraction=0.2)},
         exp_name=loss,
         cache_dir=str(folder),
         lr=1e-3,
@@ -122,7 +130,7 @@ def trainer_and_engine(
 ) -> tuple[BasicTrainer, Engine]:
     """What one optimizer step needs. The policy has learned a little, so that it is not the reference any more."""
     trainer = make_trainer(config)
-    text = prepare_text(config, None)
+    text = prepare_text(config, None, trainer.control_tokens)
     data = prepare_data(config, trainer, text)
 
     def load() -> Policy:

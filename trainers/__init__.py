@@ -18,6 +18,7 @@ from trainers.bco import BCOTrainer
 from trainers.bco_pair import BCOPairTrainer
 from trainers.cdpo import CDPOTrainer
 from trainers.cpo import CPOTrainer
+from trainers.csft import CSFTTrainer
 from trainers.discopop import DiscoPOPTrainer
 from trainers.dpo import DPOTrainer
 from trainers.dpo_norm import DPONormTrainer
@@ -35,6 +36,7 @@ from trainers.ld_dpo import LDDPOTrainer
 from trainers.mix import MixTrainer
 from trainers.nca import NCATrainer
 from trainers.orpo import ORPOTrainer
+from trainers.pt import PTTrainer
 from trainers.robust import RobustDPOTrainer
 from trainers.rpo import RPOTrainer
 from trainers.sft import SFTTrainer
@@ -44,7 +46,9 @@ from trainers.sppo import SPPOTrainer
 from trainers.wpo import WPOTrainer
 
 TRAINERS: dict[str, type[BasicTrainer]] = {
+    "PTTrainer": PTTrainer,
     "SFTTrainer": SFTTrainer,
+    "CSFTTrainer": CSFTTrainer,
     "DPOTrainer": DPOTrainer,
     "CDPOTrainer": CDPOTrainer,
     "RobustDPOTrainer": RobustDPOTrainer,
@@ -82,6 +86,7 @@ DATALOADERS = {
     "answers": "SFTDataLoader",
     "pairs": "PairedPreferenceDataLoader",
     "labelled": "UnpairedPreferenceDataLoader",
+    "texts": "TextDataLoader",
 }
 
 

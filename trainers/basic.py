@@ -24,6 +24,7 @@ from prospect.metrics import PART, Tally
 
 if TYPE_CHECKING:  # a configuration is checked against the losses before anything heavy is imported
     from dataloaders.loader import Data
+    from prospect.model.control import ControlTokens
     from prospect.model.policy import Policy
     from prospect.parallel import World
     from prospect.reference import Reference
@@ -55,6 +56,7 @@ class BasicTrainer:
     paper = ""  # where the formula stands
     formula = ""  # what is minimized, in the symbols of docs/losses.md
     flat_at_start: frozenset[Role] = frozenset()  # roles without a gradient while policy and reference are equal
+    imitates_rejected = False  # rejected answers are to become likelier too: the prompt tells what they are
     rises_at_start = False  # the formula is not monotonic: there it rises with the margin
     holds_still = False  # the loss has a statistic of the policy that carries no gradient
 
@@ -63,6 +65,15 @@ class BasicTrainer:
     def __init__(self, config: schema.Config) -> None:
         self.config = config  # the run's; the loss's own part is self.config.loss
         self.state: dict[str, float] = {}  # what a loss carries from step to step; kept in checkpoints
+        self.weights: dict[str, float] = {}  # of answers, with the counts that decide them: for the run's record
+
+    @property
+    def control_tokens(self) -> ControlTokens | None:
+        """Tokens that tell the model, after the prompt, which kind of answer follows; None: the loss has none."""
+        return None
+
+    def learn_counts(self, desirable: int, undesirable: int) -> None:
+        """Learn how many desirable and undesirable records an epoch of the training data has."""
 
     def loss(self, *args: Any, **kwargs: Any) -> Loss:
         """Un-reduced losses from log-probabilities; see the subclasses for the arguments."""

@@ -30,6 +30,7 @@ _TAKES = {
     RecordKind.answers: "answers to imitate",
     RecordKind.pairs: "pairs",
     RecordKind.labelled: "single answers, desirable or not",
+    RecordKind.texts: "plain text",
 }
 _LENGTH = 10  # tokens of the answers that the picture is drawn for
 _REACH = 2.0 * _LENGTH  # margins from −_REACH to _REACH; log-probabilities end at 0
@@ -144,7 +145,7 @@ class Curve:
 
 
 def _point(trainer: BasicTrainer, margin: float) -> tuple[float, float, float]:
-    only = trainer.records is RecordKind.answers
+    only = trainer.records in (RecordKind.answers, RecordKind.texts)
     shifts = torch.tensor([margin / 2] if only else [margin / 2, -margin / 2], dtype=torch.float64)
     reference = _answers(torch.zeros_like(shifts))
     policy = _answers(shifts)

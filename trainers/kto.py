@@ -12,6 +12,7 @@ from torch import Tensor
 from prospect.batch import Logps, Loss
 from trainers.humanline import HumanlineConfig, humanline
 from trainers.unpaired import UnpairedPreferenceTrainer
+from trainers.weights import WeightedConfig
 
 
 class KTOTrainer(UnpairedPreferenceTrainer):
@@ -29,12 +30,10 @@ class KTOTrainer(UnpairedPreferenceTrainer):
     needs_mismatched = True
 
     @dataclass(slots=True)
-    class Config(HumanlineConfig):
+    class Config(HumanlineConfig, WeightedConfig):
         """``beta`` as in DPO; the weights should keep w_D·n_D / w_U·n_U within [1, 4/3]."""
 
         beta: float = 0.1
-        desirable_weight: float = 1.0
-        undesirable_weight: float = 1.0
 
     def at_start(self) -> dict[str, float]:
         """No divergence yet."""

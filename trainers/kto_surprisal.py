@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prospect.batch import Logps, Loss
-from prospect.config.schema import LossConfig
 from trainers.kto import around
 from trainers.unpaired import UnpairedPreferenceTrainer
+from trainers.weights import WeightedConfig
 
 
 class KTOSurprisalTrainer(UnpairedPreferenceTrainer):
@@ -22,12 +22,10 @@ class KTOSurprisalTrainer(UnpairedPreferenceTrainer):
     needs_mismatched = True
 
     @dataclass(slots=True)
-    class Config(LossConfig):
+    class Config(WeightedConfig):
         """``beta``: slope of the value in nats a token; the weights as in KTO."""
 
         beta: float = 0.1
-        desirable_weight: float = 1.0
-        undesirable_weight: float = 1.0
 
     def loss(self, policy_chosen_logps: Logps, policy_rejected_logps: Logps, policy_kl_logps: Logps) -> Loss:
         """One loss an answer, chosen first; rewards are β s."""

@@ -21,6 +21,7 @@ from prospect.parallel import World, launch
 from trainers import losses, make_trainer
 from trainers.basic import BasicTrainer, Engine
 from trainers.loop import Loop
+from trainers.probes import shown
 from trainers.setup import prepare_data, prepare_policy, prepare_reference, prepare_text
 
 _START_TOLERANCE = 1e-4  # of metrics that are known while policy and reference are one model; ×100 in bf16
@@ -69,7 +70,7 @@ def _train(config: Config, run: Run, world: World) -> int:
     folder, position = found if found is not None else (None, Position())
     start = origin_of(config)
     origin = Origin(folder / "policy", is_state_dict=False) if folder is not None else start
-    text = prepare_text(config, origin)
+    text = prepare_text(config, origin, trainer.control_tokens)
     data = prepare_data(config, trainer, text)
     policy = prepare_policy(config, origin, text, world)
     digest = None if folder is None else run.manifest()["parents"][0]["digest"]
@@ -81,7 +82,8 @@ def _train(config: Config, run: Run, world: World) -> int:
         if world.is_main:
             parent = str(start.path if start is not None else config.model.name_or_path or "random weights")
             hardware = f"{world.size} × {world.device}"
-            run.start(facts([Parent(parent, digest)], data.fingerprints, config.seed, hardware))
+            known = facts([Parent(parent, digest)], data.fingerprints, config.seed, hardware)
+            run.start(known | ({"weights": trainer.weights} if trainer.weights else {}))
     else:
         log.info("continuing from %s (%d of %d steps done)", folder, position.step, data.n_steps)
     loop = Loop(config, trainer, engine, run, text, checkpoints, position)
@@ -120,5 +122,8 @@ def _say_finished(run: Run, world: World) -> None:
         return
     summary: dict[str, Any] = run.manifest().get("summary", {})
     print(f"finished: {run.folder}")
+    probes = summary.pop("probes", [])
     for name, value in summary.items():
         print(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
+    if probes:
+        print(f"\n{shown(probes)}")

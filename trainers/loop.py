@@ -25,6 +25,7 @@ from prospect.reference import LiveReference
 from prospect.tracking import Tracker, last_values
 from trainers.basic import BasicTrainer, Engine
 from trainers.evaluation import evaluate
+from trainers.probes import Probes
 from trainers.setup import Text
 
 _KL_SLACK = 1.5  # of PPO implementations with a target_kl
@@ -57,6 +58,7 @@ class Loop:
         self.optimizer = make_optimizer(config, self.parameters)
         self.schedule = make_schedule(config, self.optimizer, engine.data.n_steps)
         self.tracker: Tracker | None = None
+        self.probes: Probes | None = None
         self.window, self.window_tokens, self.window_start = Tally(), 0, time.monotonic()
         self.shown = ""
         self.stop = False
@@ -81,9 +83,12 @@ class Loop:
             done = self.position.step or -1  # a run without a saved state evaluates the start again
             self.tracker = Tracker(self.config, self.run.folder, done, self.position.tracker)
             self.position.tracker = self.tracker.ids
+            self.probes = Probes(self.config, self.engine.policy, self.text, self.run.folder / "probes.jsonl", done)
         try:
             if self.config.do_first_eval and self.position.step == 0:
                 self._evaluate()
+            if self.position.step == 0:
+                self._ask_probes()
             title = f"{self.config.loss.name} {self.config.exp_name}"
             with progress(title, data.n_examples, "examples", self.position.examples, show=main) as bar:
                 while self.position.step < data.n_steps and self.position.stopped is None:
@@ -147,6 +152,7 @@ class Loop:
         improved = False
         if last or _crossed(before, done, config.eval_every):
             improved = self._evaluate()
+            self._ask_probes()
         milestone = config.intermediate_checkpoints and not last and _crossed(before, done, config.eval_every)
         self.position.milestone = milestone
         if improved or milestone or last or _crossed(before, done, config.save_every or config.eval_every):
@@ -166,6 +172,10 @@ class Loop:
             return False
         self.position.best, self.position.best_step = value, self.position.step
         return True
+
+    def _ask_probes(self) -> None:
+        if self.probes is not None:
+            self.probes.ask(self.position.step, self.position.examples)
 
     def _log(self, grad_norm: float) -> None:
         world, position = self.engine.world, self.position
@@ -229,6 +239,8 @@ class Loop:
             "policy": str(folder / "LATEST"),
             **({"best policy": f"{best} (step {self.position.best_step})"} if best.is_dir() else {}),
             "metrics": str(folder / "metrics.jsonl"),
+            **({"weights": self.trainer.weights} if self.trainer.weights else {}),
+            **({"probes": found} if (found := self.probes and self.probes.summary()) else {}),
         }
 
     def _on_signal(self, number: int, frame: object) -> None:

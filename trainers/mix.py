@@ -12,6 +12,7 @@ from dataloaders.records import RecordKind
 from prospect.batch import Logps, Loss, Over, Term
 from prospect.config import schema
 from prospect.config.schema import LossConfig
+from prospect.model.control import ControlTokens
 from trainers.basic import BasicTrainer, Mismatched
 
 _PARTS = {"dpo": {"trainer": "DPOTrainer", "weight": 1.0, "beta": 0.1}, "sft": {"trainer": "SFTTrainer", "weight": 1.0}}
@@ -41,6 +42,17 @@ class MixTrainer(BasicTrainer):
         self.needs_mismatched = any(trainer.needs_mismatched for trainer in trainers)
         self.whole_batch = any(trainer.whole_batch for trainer in trainers)
         self.balanced = any(trainer.balanced for trainer in trainers)
+
+    @property
+    def control_tokens(self) -> ControlTokens | None:
+        """Those of the first part that has any: all parts see one prompt."""
+        return next((found for _, trainer in self.parts.values() if (found := trainer.control_tokens)), None)
+
+    def learn_counts(self, desirable: int, undesirable: int) -> None:
+        """Let each part settle its weights; of several parts with weights the record has the last one's."""
+        for _, trainer in self.parts.values():
+            trainer.learn_counts(desirable, undesirable)
+            self.weights |= trainer.weights
 
     def at_start(self) -> dict[str, float]:
         """What the parts know of their own losses."""

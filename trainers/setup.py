@@ -14,6 +14,7 @@ from prospect.checkpoint.origin import Origin
 from prospect.config.schema import Config
 from prospect.logs import log
 from prospect.model import template
+from prospect.model.control import ControlTokens, add_control_tokens
 from prospect.model.load import attention_for, load_model, load_tokenizer, make_policy, origin_of
 from prospect.model.policy import Policy
 from prospect.model.template import ChatFormat
@@ -31,14 +32,16 @@ class Text:
     chat: ChatFormat
 
 
-def prepare_text(config: Config, origin: Origin | None) -> Text:
-    """Load (or train) the tokenizer and settle on the chat template; says which."""
+def prepare_text(config: Config, origin: Origin | None, control: ControlTokens | None = None) -> Text:
+    """Load (or train) the tokenizer, add the trainer's control tokens, settle on the chat template; says which."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     tokenizer = load_tokenizer(config.model, origin, lambda: training_texts(config))
+    if control is not None:
+        add_control_tokens(tokenizer, control)
     which = template.install(tokenizer, config)
     log.info("tokenizer: %d tokens, %s", len(tokenizer), which)
-    return Text(tokenizer, ChatFormat(tokenizer))
+    return Text(tokenizer, ChatFormat(tokenizer, control))
 
 
 def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: bool = False) -> Data:
@@ -51,6 +54,7 @@ def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: 
         for name, store in zip(stores.names, stores.stores, strict=True):
             log.info("data: %s (%s): %s", name, kind, store.report.line())
     if not evaluating:
+        trainer.learn_counts(*data.kinds())
         shared = np.intersect1d(data.train.joined("prompt_keys"), data.evaluation.joined("prompt_keys"))
         log.info("data: %d prompts are in both training and evaluation", len(shared))
         log.info(
@@ -66,7 +70,8 @@ def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: 
 def prepare_policy(config: Config, origin: Origin | None, text: Text, world: World, trained: bool = True) -> Policy:
     """Load the weights onto this process's device; says dtype and attention."""
     implementation, said = attention_for(config, world.device)
-    policy = make_policy(load_model(config, origin, text.tokenizer, implementation), config, world.device, trained)
+    model = load_model(config, origin, text.tokenizer, implementation, text.chat.control)
+    policy = make_policy(model, config, world.device, trained)
     if trained:
         size = sum(p.numel() for p in policy.model.parameters())
         compute = str(policy.autocast or policy.model.dtype).removeprefix("torch.")

@@ -15,10 +15,12 @@ import numpy as np
 
 from dataloaders import load_examples
 from dataloaders.example import Drops
+from dataloaders.loader import no_record
 from dataloaders.packing import Sequence, sequences
 from dataloaders.records import Record, RecordKind, records
 from dataloaders.store import Report
 from dataloaders.tokenization import Limits, Tokenized, tokenize, turns
+from prospect.batch import Role
 from prospect.config.schema import Config
 from prospect.logs import log_to
 from prospect.model.load import origin_of
@@ -35,7 +37,7 @@ def show_data(config: Config) -> int:
     """Write one JSON line a record to ``out`` and print counts, lengths and three examples; the exit code."""
     log_to(None, rank=0)
     trainer = make_trainer(config)
-    text = prepare_text(config, origin_of(config))
+    text = prepare_text(config, origin_of(config), trainer.control_tokens)
     limits = Limits.of(config)
     with ExitStack() as stack:
         out = stack.enter_context(Path(config.out).open("w", encoding="utf-8")) if config.out else None
@@ -47,6 +49,8 @@ def show_data(config: Config) -> int:
                 bar.advance(1)
                 if out is not None:
                     out.write(json.dumps(_row(record, item, text.chat), ensure_ascii=False) + "\n")
+            if not seen.report.records:
+                raise no_record(config, name, trainer.records, seen.report.examples)
             seen.show(name, text.chat)
     if config.out:
         print(f"written: {config.out}")
@@ -68,14 +72,13 @@ def _records(
 
 def _row(record: Record, item: Tokenized, chat: ChatFormat) -> dict[str, Any]:
     """A record as users read it: texts, then ids and the mask of trained tokens of each whole sequence."""
-    row: dict[str, Any] = {
-        "id": item.id,
-        "dataset": record.dataset,
-        "prompt": chat.plain(chat.prompt(turns(record.prompt))),
-    }
+    row: dict[str, Any] = {"id": item.id, "dataset": record.dataset}
     items = [(s, *s.arrays()) for s in sequences(item)]
     ids = [[int(i) for i in ids] for _, ids, _ in items]
     masks = [np.isin(np.arange(len(s)), trained).astype(int).tolist() for s, _, trained in items]
+    if not record.prompt:  # a document, or a piece of one
+        return row | {"text": chat.tokenizer.decode(ids[0]), "ids": ids[0], "mask": masks[0]}
+    row |= {"prompt": chat.plain(chat.prompt(turns(record.prompt), record.roles[0] is Role.chosen))}
     if len(record.answers) == 2:
         row |= {"chosen": record.answers[0], "rejected": record.answers[1]}
         row |= {"chosen_ids": ids[0], "chosen_mask": masks[0], "rejected_ids": ids[1], "rejected_mask": masks[1]}
@@ -105,9 +108,10 @@ class _Seen:
 
     def show(self, name: str, chat: ChatFormat) -> None:
         print(f"\n{name}: {self.report.line()}")
-        print(f"  {self.desirable} chosen or desirable answers, {self.undesirable} rejected or undesirable")
+        if any(self.prompts):
+            print(f"  {self.desirable} chosen or desirable answers, {self.undesirable} rejected or undesirable")
         for what, lengths in (("prompt", self.prompts), ("answer", self.answers)):
-            if lengths:
+            if any(lengths):
                 values = ", ".join(f"{p}%: {int(np.percentile(lengths, p))}" for p in _PERCENTILES)
                 print(f"  {what} tokens: {values}")
         for item in self.first:

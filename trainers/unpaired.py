@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 from torch import Tensor
 
 from dataloaders.records import RecordKind
 from prospect.batch import Logps, Loss
+from prospect.logs import log
 from trainers.basic import BasicTrainer, Mismatched, preference_arguments
+from trainers.weights import WeightedConfig, settled
 
 
 class UnpairedPreferenceTrainer(BasicTrainer):
@@ -20,6 +24,20 @@ class UnpairedPreferenceTrainer(BasicTrainer):
 
     records = RecordKind.labelled
     needs_reference = True
+
+    def learn_counts(self, desirable: int, undesirable: int) -> None:
+        """Put numbers in the place of ``auto`` weights, where the loss has any; the run's own config stays as it is."""
+        loss = self.config.loss
+        if not isinstance(loss, WeightedConfig):
+            return
+        found = settled(loss, desirable, undesirable)
+        if "auto" in (loss.desirable_weight, loss.undesirable_weight):
+            log.info("weights: %s", found.line())
+        elif found.outside():
+            log.warning("weights: %s; keep it between 1 and 4/3 (loss.desirable_weight=auto makes it 1)", found.line())
+        numbers = replace(loss, desirable_weight=found.desirable_weight, undesirable_weight=found.undesirable_weight)
+        self.config = replace(self.config, loss=numbers)
+        self.weights = asdict(found)
 
     def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
         """Split by role."""

@@ -36,7 +36,7 @@ def train(job: Job, rows: Seq[Row], scratch: Path, meter: Meter) -> None:
     """Train on the rows in their order."""
     config = _config(job, rows, scratch)
     trainer, world = make_trainer(config), World()
-    text = prepare_text(config, None)
+    text = prepare_text(config, None, trainer.control_tokens)
     data = prepare_data(config, trainer, text)
     data = _InOrder(data.train, data.evaluation, _FileOrder(data.order.pools, [1.0], 0), config, len(rows))
     policy = prepare_policy(config, None, text, world)

@@ -41,7 +41,7 @@ _ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
 _LABELS = {"true": True, "1": True, "false": False, "0": False}
 COLUMNS = (
     *("prompt", "messages", "input", "system", "history", "completion", "chosen", "rejected", "label"),
-    *("score", "score_chosen", "score_rejected"),
+    *("score", "score_chosen", "score_rejected", "text"),
 )
 
 
@@ -99,6 +99,12 @@ def _prompt_only(row: Row) -> Example:
     return Example("", "", _ordered(_context(row)), (), imitate=None)
 
 
+def _document(row: Row) -> Example:
+    if row.get("text") is None:
+        raise BadRow("no `text`")
+    return Example("", "", (), (), imitate=None, text=unicode(row["text"], "`text`"))
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Columns that tell a shape, and how one of its rows is read."""
@@ -115,6 +121,7 @@ SHAPES = (
     Shape("prompt, completion", frozenset({"prompt", "completion"}), _single),
     Shape("messages", frozenset({"messages"}), _single),
     Shape("prompt", frozenset({"prompt"}), _prompt_only),
+    Shape("text", frozenset({"text"}), _document),
 )
 
 

@@ -36,9 +36,10 @@ class Part:
 
 
 def _position(example: Example) -> float:
-    """Where in [0, 1) a conversation's opening falls: its continuations all fall on the same side of the split."""
+    """Where in [0, 1) a text or a conversation's opening falls: continuations fall on the same side of the split."""
     turns = example.prompt[: 1 + next((i for i, turn in enumerate(example.prompt) if turn.role == "user"), 0)]
     opening = "\0".join(f"{turn.role}\0{turn.content}" for turn in turns)
+    opening = opening if example.text is None else example.text
     return int.from_bytes(hashlib.blake2b(opening.encode(), digest_size=6).digest()) / 2**48
 
 

@@ -1,4 +1,4 @@
-"""The rows of one data set part, by number: a local file (JSON, JSONL, Parquet, CSV, Arrow) or a part of a hub set."""
+"""The rows of one data set part, by number: a local file (JSON, Parquet, CSV, Arrow, text) or a part of a hub set."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dataloaders.sources.json_table import JsonTable
+from dataloaders.sources.spans import Spans
+from dataloaders.sources.text_table import TextTable
 from prospect.errors import MachineError, UserError, nearest
 
 Row = Mapping[str, Any]
 
 
 class Table(Protocol):
-    """What rows are read from: a list, a JsonTable, a memory-mapped datasets.Dataset."""
+    """What rows are read from: a list, a JsonTable, a TextTable, a memory-mapped datasets.Dataset."""
 
     def __len__(self) -> int: ...
 
@@ -55,7 +57,7 @@ class Rows:
 
     def place(self, index: int) -> str:
         """Where a row stands, for people: ``file:line`` where there are lines."""
-        return self.table.place(index) if isinstance(self.table, JsonTable) else f"{self.origin} row {index + 1}"
+        return self.table.place(index) if isinstance(self.table, Spans) else f"{self.origin} row {index + 1}"
 
     def renamed(self, columns: Mapping[str, str]) -> Rows:
         """The same rows with further columns under other names."""
@@ -91,9 +93,13 @@ def content_key(file: Path) -> str:
 
 
 def read_local(file: Path) -> Rows:
-    """Rows of a local file; JSON of either form is told by its content, tables by their suffix."""
+    """Rows of a local file; JSON of either form is told by its content, tables and text by their suffix."""
     suffix = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
-    table: Table = _columnar(file, suffix) if suffix in _COLUMNAR else JsonTable(file)
+    table: Table
+    if suffix in (".txt", ".txt.gz"):
+        table = TextTable(file)
+    else:
+        table = _columnar(file, suffix) if suffix in _COLUMNAR else JsonTable(file)
     if not len(table):
         raise UserError(f"{file}: holds no rows")
     return Rows(table, str(file), content_key(file), is_text="sv" in suffix)

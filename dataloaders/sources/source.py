@@ -79,6 +79,10 @@ def user(content: str) -> tuple[Message, ...]:
 
 def sound(example: Example) -> Example:
     """The example, if a model can learn from it; refuses empty turns at the end, empty answers, pairs of equals."""
+    if example.text is not None:
+        if not example.text.strip():
+            raise BadRow("empty text")
+        return example
     if not example.prompt or example.prompt[-1].role != "user":
         raise BadRow("prompt does not end with a user turn")
     if not example.prompt[-1].content.strip():

@@ -42,7 +42,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         "must not be negative",
         lambda x: x >= 0,
         (
-            *("seed", "warmup_steps", "temperature", "minimum_log_interval_secs"),
+            *("seed", "warmup_steps", "temperature", "category_temperatures.*", "minimum_log_interval_secs"),
             *("loss.desirable_weight", "loss.undesirable_weight", "loss.sft_weight", "loss.or_weight", "loss.delta"),
         ),
     ),
@@ -79,6 +79,7 @@ def _numbers(config: Config) -> Iterator[str]:
             yield f"{key}: {value} is not a number to compute with"
             continue
         pattern = re.sub(r"^datasets\.[^.]+\.", "datasets.*.", key)
+        pattern = re.sub(r"^category_temperatures\..+", "category_temperatures.*", pattern)
         for what, allowed, keys in _RANGES:
             if pattern in keys and not allowed(value):
                 yield f"{key}: {what}, not {value:g}"

@@ -19,6 +19,7 @@ Job = Callable[[Config], int]
 Objective = Callable[[Config], float | None]
 _INSPECTION = {"--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version"}
 _TRAIN_MODES = (Mode.train, Mode.data, Mode.explain)
+_EVAL_MODES = [mode.value for mode in Mode if mode not in _TRAIN_MODES]
 _INTERRUPTED = 4
 
 
@@ -170,7 +171,7 @@ def _evaluate(argv: list[str], losses: Losses, job: Job) -> int:
         raise UserError("--config-path: give the run folder or its config.yaml")
     config = load_run_config(path, overrides, losses)
     if config.mode in _TRAIN_MODES:
-        raise UserError("mode: say what to do with the run: ++mode=sample, ++mode=eval or ++mode=alpacaeval")
+        raise UserError(f"mode: say what to do with the run: ++mode={', '.join(_EVAL_MODES)}")
     return job(config)
 
 

@@ -10,7 +10,7 @@ import types
 from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from prospect.config import names
 from prospect.errors import nearest
@@ -59,9 +59,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _value(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
-        if value is None:
-            return None
-        (kind,) = (part for part in get_args(kind) if part is not types.NoneType)
+        return _one_of(get_args(kind), value, key, problems)
     if kind is Any:
         return value
     if is_dataclass(kind) and isinstance(kind, type):
@@ -69,11 +67,26 @@ def _value(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
     if get_origin(kind) is dict:
         of = get_args(kind)[1]
         return {str(name): _value(of, item, f"{key}.{name}", problems) for name, item in _mapping(value).items()}
+    if get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise Misfit(f"expected a list [...], not {_shown(value)}")
+        return [_value(get_args(kind)[0], item, f"{key}[{index}]", problems) for index, item in enumerate(value)]
     if value is None:
         raise Misfit(f"may not be null; expected {_expected(kind)}")
     if issubclass(kind, Enum):
         return _member(kind, value)
     return _scalar(kind, value)
+
+
+def _one_of(parts: tuple[Any, ...], value: Any, key: str, problems: list[str]) -> Any:
+    """A union: one type, beside it null or words with a meaning of their own (auto)."""
+    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    if value in words or (value is None and types.NoneType in parts):
+        return value
+    (kind,) = (part for part in parts if part is not types.NoneType and get_origin(part) is not Literal)
+    if words and isinstance(value, str):
+        raise Misfit(f"expected {_expected(kind)} or {', '.join(words)}, not {_shown(value)}")
+    return _value(kind, value, key, problems)
 
 
 def _scalar(kind: type, value: Any) -> Any:

@@ -20,6 +20,8 @@ class Mode(StrEnum):
     sample = "sample"
     eval = "eval"
     alpacaeval = "alpacaeval"
+    mtbench = "mtbench"
+    probe = "probe"
 
 
 class Split(StrEnum):
@@ -178,6 +180,7 @@ class Config:
     sync_reference_every: int | None = None
     sync_reference_mixing: float = 1.0
     target_kl: float | None = None
+    probes: list[str] = field(default_factory=list)
 
     chat_template: str = "auto"
     human_prefix: str = "\n<|user|>\n"
@@ -198,6 +201,7 @@ class Config:
     temperature: float = 0.7
     top_p: float = 0.95
     max_new_tokens: int | None = None
+    category_temperatures: dict[str, float] = field(default_factory=dict)
 
     wandb: WandbConfig = field(default_factory=WandbConfig)
     tensorboard: TensorboardConfig = field(default_factory=TensorboardConfig)

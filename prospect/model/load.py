@@ -25,6 +25,7 @@ from prospect.checkpoint.origin import Origin, resolve
 from prospect.config.schema import Config, DType, ModelConfig
 from prospect.errors import MachineError, UserError
 from prospect.model import attention
+from prospect.model.control import ControlTokens, add_control_rows
 from prospect.model.policy import Policy
 
 _EOS, _PAD = "<|endoftext|>", "<|pad|>"
@@ -88,9 +89,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_model(
-    config: Config, origin: Origin | None, tokenizer: PreTrainedTokenizerBase, implementation: str
+    config: Config,
+    origin: Origin | None,
+    tokenizer: PreTrainedTokenizerBase,
+    implementation: str,
+    control: ControlTokens | None = None,
 ) -> PreTrainedModel:
-    """Weights in float32, dropout off.
+    """Weights in float32, dropout off; with a row for each control token.
 
     Raises:
         UserError: no model is named, a checkpoint of another architecture, a tokenizer larger than the embedding.
@@ -119,6 +124,8 @@ def load_model(
         raise UserError("model: neither name_or_path nor architecture is set")
     if origin is not None and origin.is_state_dict:
         _load_state(model, origin.path)
+    if control is not None:
+        add_control_rows(model, tokenizer, control, config.seed)
     rows = model.config.get_text_config().vocab_size
     if len(tokenizer) > rows:
         raise UserError(f"model: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows: not a pair")

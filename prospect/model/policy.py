@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -45,6 +46,19 @@ class Policy:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
 
+    @contextmanager
+    def own_forward(self) -> Iterator[None]:
+        """The context in which the model runs as transformers has it: unpacked, in eval mode."""
+        own, training = self.model.config._attn_implementation, self.model.training
+        softcap = getattr(self.model.config, "attn_logit_softcapping", None)
+        self.model.set_attn_implementation("eager" if softcap else "sdpa")
+        self.model.eval()  # attention dropout, which packed attention never applies
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(own)
+            self.model.train(training)
+
     @torch.no_grad()
     def check_against_own_forward(self, batch: Batch, sequences: int = 4) -> float:
         """Compare with the model's own unpacked forward on the first sequences; returns the largest difference.
@@ -55,12 +69,8 @@ class Policy:
             UserError: the two differ by more than rounding explains.
         """
         ours = self.logps(batch)
-        own, training = self.model.config._attn_implementation, self.model.training
-        softcap = getattr(self.model.config, "attn_logit_softcapping", None)
-        self.model.set_attn_implementation("eager" if softcap else "sdpa")
-        self.model.eval()  # attention dropout, which packed attention never applies
         worst = 0.0
-        try:
+        with self.own_forward():
             for i in range(min(sequences, len(batch))):
                 start, end = batch.bounds[i], batch.bounds[i + 1]
                 here = batch.segment == i
@@ -68,9 +78,6 @@ class Policy:
                     logits = self.model(batch.input_ids[None, start:end], use_cache=False).logits[0]
                 plain = logits.float().log_softmax(-1)[batch.scored[here] - start, batch.targets[here]]
                 worst = max(worst, (plain - ours.tokens[here]).abs().max().item())
-        finally:
-            self.model.set_attn_implementation(own)
-            self.model.train(training)
         allowed = 0.25 if self.autocast or self.model.dtype == torch.bfloat16 else 1e-3
         if not worst <= allowed:
             raise UserError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prospect.config.schema import Config
 from prospect.errors import UserError
+from prospect.model.control import ControlTokens
 
 Turn = tuple[str, str]  # role, content
 _SHIELD = re.compile("\ue000([0-9]+)\ue001")
@@ -75,35 +76,44 @@ class Rendered:
 
 
 class ChatFormat:
-    """Renders and tokenizes conversations with one tokenizer and its template."""
+    """Renders and tokenizes conversations with one tokenizer and its template.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    With control tokens every prompt ends with one: the desirable one, where an answer is asked for.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, control: ControlTokens | None = None) -> None:
+        self.tokenizer, self.control = tokenizer, control
         self.special = set(tokenizer.all_special_ids)
         self.shielded = {token: f"\ue000{i}\ue001" for i, token in enumerate(tokenizer.all_special_tokens)}
         self.turn_end = self._probe_turn_end()
 
-    def prompt(self, turns: list[Turn]) -> str:
+    def prompt(self, turns: list[Turn], desirable: bool = True) -> str:
         """The text that asks the model for its next answer."""
-        return self._apply(turns, add_generation_prompt=True)
+        return self._apply(turns, add_generation_prompt=True) + self._announced(desirable)
 
-    def render(self, turns: list[Turn], answer: str) -> Rendered:
+    def render(self, turns: list[Turn], answer: str, desirable: bool = True) -> Rendered:
         """Prompt and answer as text.
 
         ``apart`` is true where the template writes the prompt otherwise once an answer follows (it drops earlier
         reasoning, say): the prompt is then what sampling gives, and the answer is appended to it.
         """
-        prompt = self.prompt(turns)
+        bare = self._apply(turns, add_generation_prompt=True)
+        prompt = bare + self._announced(desirable)
         full = self._apply([*turns, ("assistant", answer)], add_generation_prompt=False)
-        if not full.startswith(prompt):
+        if not full.startswith(bare):
             return Rendered(prompt, self._shield(answer) + self.turn_end, apart=True)
-        rest = full[len(prompt) :]
+        rest = full[len(bare) :]
         # What some templates write after the end-of-turn token (a newline) belongs to the next turn: the model stops
         # at the token and never has to predict it.
         end = self.turn_end
         at = rest.rfind(end)
         rest = rest[: at + len(end)] if at >= 0 and not rest[at + len(end) :].strip() else rest + end
         return Rendered(prompt, rest, apart=False)
+
+    def document(self, text: str) -> list[int]:
+        """Token ids of a text as it is: BOS where the tokenizer puts one by itself, the text, EOS."""
+        start = [self.tokenizer.bos_token_id] if _adds_bos(self.tokenizer) else []
+        return [*start, *self.encode(self._shield(text)), int(self.tokenizer.eos_token_id)]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text; special tokens are what the template wrote, none is added."""
@@ -139,7 +149,13 @@ class ChatFormat:
             "tokenizer": backend.to_str() if backend is not None else self.tokenizer.get_vocab(),
             "template": self.tokenizer.chat_template,
             "special": self.tokenizer.special_tokens_map,
+            "control": self.control and asdict(self.control),
         }
+
+    def _announced(self, desirable: bool) -> str:
+        if self.control is None:
+            return ""
+        return self.control.desirable if desirable else self.control.undesirable
 
     def _apply(self, turns: list[Turn], add_generation_prompt: bool) -> str:
         messages = [{"role": role, "content": self._shield(content)} for role, content in turns]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from prospect.errors import UserError
@@ -19,11 +20,14 @@ def before_after(before: Path, after: Path, count: int = 5) -> str:
     shared = [key for key in second if key in first][:count]
     if not shared:
         raise UserError(f"{before} and {after} have no prompt in common")
-    blocks = []
-    for key in shared:
-        prompt, old = first[key]
-        blocks.append(f"prompt  {prompt}\nbefore  {_line(old)}\nafter   {_line(second[key][1])}")
-    return "\n\n".join(blocks)
+    return side_by_side([(*first[key], second[key][1]) for key in shared])
+
+
+def side_by_side(rows: Sequence[tuple[str, str, str]], notes: Sequence[str] = ()) -> str:
+    """Prompts, each with its answer before and after, and a note on it where there are any."""
+    blocks = [f"prompt  {_line(x)}\nbefore  {_line(old)}\nafter   {_line(new)}" for x, old, new in rows]
+    added = [f"\n        {note}" for note in notes] or [""] * len(blocks)
+    return "\n\n".join(map("".join, zip(blocks, added, strict=True)))
 
 
 def _answers(file: Path) -> dict[str, tuple[str, str]]:

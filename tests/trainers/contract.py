@@ -73,7 +73,7 @@ def logps(lengths: list[int], seed: int, scale: float = 1.0) -> Logps:
 
 def case(trainer: BasicTrainer, seed: int = 0) -> Case:
     """A batch of the kind that the trainer takes."""
-    only_chosen = trainer.records is RecordKind.answers
+    only_chosen = trainer.records in (RecordKind.answers, RecordKind.texts)
     lengths = [n for pair in LENGTHS for n in (pair[:1] if only_chosen else pair)]
     chosen = torch.tensor([i % 2 == 0 or only_chosen for i in range(len(lengths))])
     policy, reference = logps(lengths, seed), logps(lengths, seed + 1)
@@ -102,7 +102,8 @@ def direction(trainer: BasicTrainer) -> Iterator[str]:
     for role, downhill in ((Role.chosen, -gradient[chosen]), (Role.rejected, gradient[~chosen])):
         if not len(downhill):
             continue
-        fall, way = float(downhill.sum()), "likelier" if role is Role.chosen else "less likely"
+        sign = -1 if role is Role.rejected and trainer.imitates_rejected else 1
+        fall, way = sign * float(downhill.sum()), "likelier" if role is Role.chosen or sign < 0 else "less likely"
         if role in trainer.flat_at_start:
             if abs(fall) > 1e-9:
                 yield f"{role.name} answers are declared flat at the start, but have a gradient of {fall:.3g}"

@@ -212,7 +212,7 @@ def test_a_wrong_sign_in_a_loss_of_ones_own_is_found(loss: str) -> None:
 
 
 def test_every_shipped_loss_has_a_closed_form() -> None:
-    by_hand = {"sft", "mix", "aot", "aot-unpaired", "kto-simple"}  # here, or in a file of their own
+    by_hand = {"sft", "csft", "pt", "mix", "aot", "aot-unpaired", "kto-simple"}  # here, or in a file of their own
     assert PAIRS.keys() | SINGLE.keys() | by_hand == tiny.SHIPPED
     assert Path("tests/trainers/test_kto_simple.py").is_file()
 

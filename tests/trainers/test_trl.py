@@ -65,6 +65,8 @@ NO_ORACLE = {
     "kto-logsigmoid": "an ablation of the Archangel suite only",
     "kto-surprisal": "an ablation of the Archangel suite only",
     "bco": "removed from TRL",
+    "csft": "TRL never had it",
+    "pt": "TRL's SFT packs texts by its own rules; tests/trainers/test_pt.py compares with the model's own forward",
 }
 
 
