@@ -21,6 +21,7 @@ from prospect.config.convert import convert
 from prospect.config.schema import Config, LossConfig
 from trainers import TRAINERS, make_trainer
 from trainers.basic import BasicTrainer
+from trainers.weights import WeightedConfig
 
 SYMBOLS = """\
 l_w, l_l: log-probability of a chosen (desirable) and of a rejected (undesirable) answer, summed over its tokens;
@@ -40,6 +41,8 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 def explain(config: Config) -> int:
     """Print the passport of ``config.loss`` and draw its picture into ``out``, where that is set; the exit code."""
     trainer = make_trainer(config)
+    if isinstance(config.loss, WeightedConfig) and config.loss.is_auto():
+        trainer.learn_counts(1, 1)  # the data are not known here: as for equally many answers of both kinds
     print("\n".join(passport(trainer)))
     curve = Curve.of(trainer)
     print("\n".join(curve.lines()))

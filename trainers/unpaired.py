@@ -31,7 +31,7 @@ class UnpairedPreferenceTrainer(BasicTrainer):
         if not isinstance(loss, WeightedConfig):
             return
         found = settled(loss, desirable, undesirable)
-        if "auto" in (loss.desirable_weight, loss.undesirable_weight):
+        if loss.is_auto():
             log.info("weights: %s", found.line())
         elif found.outside():
             log.warning("weights: %s; keep it between 1 and 4/3 (loss.desirable_weight=auto makes it 1)", found.line())

@@ -23,6 +23,10 @@ class WeightedConfig(LossConfig):
     desirable_weight: Weight = 1.0
     undesirable_weight: Weight = 1.0
 
+    def is_auto(self) -> bool:
+        """Whether the counts decide a weight."""
+        return "auto" in (self.desirable_weight, self.undesirable_weight)
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -54,7 +58,7 @@ class Weights:
 def settled(config: WeightedConfig, desirable: int, undesirable: int) -> Weights:
     """Numbers for both weights: an ``auto`` one makes the ratio 1; of two, the undesirable one is 1."""
     mine, other = config.desirable_weight, config.undesirable_weight
-    if "auto" in (mine, other) and not (desirable and undesirable):
+    if config.is_auto() and not (desirable and undesirable):
         raise UserError(
             f"loss.{'desirable_weight' if mine == 'auto' else 'undesirable_weight'}: auto needs answers of both kinds; "
             f"the training data have {desirable} desirable and {undesirable} undesirable ones"

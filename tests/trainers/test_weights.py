@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from prospect.config.convert import convert
-from prospect.config.schema import Mode
+from prospect.config.schema import Config, Mode
 from prospect.errors import UserError
 from prospect.parallel import World
 from tests import tiny
 from tests.planted import plant
 from trainers import make_trainer, weights
 from trainers.eval_run import _WORKERS
+from trainers.explain import explain
 from trainers.kto import KTOTrainer
 from trainers.launch import train_in_process
 from trainers.setup import prepare_data, prepare_text
@@ -137,3 +138,10 @@ def test_a_run_records_them_and_evaluation_uses_them(tmp_path: Path, monkeypatch
     assert _WORKERS[Mode.eval](made, World()) == 0
     found = json.loads((tmp_path / "kto" / "eval-test.json").read_text())
     assert found["eval/loss"] == pytest.approx(manifest["summary"]["eval"]["eval/loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["kto", "kto-zero", "kto-logsigmoid", "kto-surprisal"])
+def test_every_loss_with_weights_takes_auto(loss: str, capsys: pytest.CaptureFixture[str]) -> None:
+    made = tiny.loss_config(loss, desirable_weight="auto", undesirable_weight="auto")
+    assert explain(Config(loss=made)) == 0
+    assert "loss.desirable_weight=1.0" in capsys.readouterr().out
