@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class Stores:
         return self.stores[which][int(index - self.starts[which])]
 
     def joined(self, column: str) -> NDArray[np.generic]:
-        """One array over all records: ``prompt_keys``, ``desirable`` or ``ids_hash``."""
+        """One array over all records: ``prompt_keys``, ``desirable``, ``graded`` or ``ids_hash``."""
         return np.concatenate([getattr(store, column) for store in self.stores])
 
 
@@ -59,6 +60,7 @@ class Data:
     order: Order
     config: Config
     n_examples: int
+    rewards: Mapping[str, float] | None = None  # by record: a reward model's, in the place of the data's own scores
 
     @property
     def n_steps(self) -> int:
@@ -114,7 +116,11 @@ class Data:
         model = self.config.model
         sizes = [length(record) for record in records]
         groups = split_by_budget(sizes, model.tokens_per_microbatch, model.gradient_accumulation_steps)
-        return [pack([s for i in group for s in sequences(records[i])]) for group in groups if group]
+        return [pack([s for i in group for s in self._graded(records[i])]) for group in groups if group]
+
+    def _graded(self, record: Tokenized) -> list[Sequence]:
+        items = sequences(record)
+        return items if self.rewards is None else [replace(x, grade=self.rewards[x.id]) for x in items]
 
     def packed(self, items: Seq[Sequence]) -> list[Batch]:
         """Single sequences as packed batches within the token budget."""

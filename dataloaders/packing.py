@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 import torch
@@ -16,13 +17,14 @@ from prospect.batch import Batch, Over, Role
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One prompt with one answer. ``mask`` covers the answer's tokens."""
+    """One prompt with one answer. ``mask`` covers the answer's tokens; ``grade``: what it is worth, NaN if unknown."""
 
     id: str
     prompt_ids: list[int]
     answer_ids: list[int]
     mask: list[bool]
     role: Role
+    grade: float = nan
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.answer_ids)
@@ -41,9 +43,10 @@ class Sequence:
 
 def sequences(record: Tokenized) -> list[Sequence]:
     """The answers of a record, each with its prompt."""
+    grades = record.scores or [nan] * len(record.roles)
     return [
-        Sequence(record.id, record.prompt_ids, ids, mask, Role(role))
-        for ids, mask, role in zip(record.answer_ids, record.masks, record.roles, strict=True)
+        Sequence(record.id, record.prompt_ids, ids, mask, Role(role), grade)
+        for ids, mask, role, grade in zip(record.answer_ids, record.masks, record.roles, grades, strict=True)
     ]
 
 
@@ -93,6 +96,7 @@ def pack(items: Seq[Sequence]) -> Batch:
         roles=tuple(x.role for x in items),
         ids=tuple(x.id for x in items),
         keys=tuple(keys),
+        grades=torch.tensor([x.grade for x in items], dtype=torch.float64),
     )
 
 

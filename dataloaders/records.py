@@ -30,6 +30,7 @@ class Record:
     answers: tuple[str, ...]
     roles: tuple[Role, ...]
     keep: Literal["start", "end"]
+    scores: tuple[float, ...] = ()  # one an answer, or none at all
 
 
 def records(example: Example, kind: RecordKind) -> Iterator[Record]:
@@ -38,41 +39,37 @@ def records(example: Example, kind: RecordKind) -> Iterator[Record]:
     Pairs serve as labelled answers (the better is desirable, the worse is not); a verdict on single answers makes no
     pair.
     """
-    for i, (answers, roles) in enumerate(_TAKE[kind](example)):
+    if kind is RecordKind.texts:
+        if example.text is not None:
+            yield Record(example.id, example.dataset, example.prompt, (example.text,), (Role.chosen,), example.keep)
+        return
+    for i, (indices, roles) in enumerate(_TAKE[kind](example)):
+        answers = tuple(example.answers[k] for k in indices)
+        scores = tuple(example.scores[k] for k in indices) if example.scores else ()
         suffix = f"/{i}" if i or kind is RecordKind.labelled else ""
-        yield Record(f"{example.id}{suffix}", example.dataset, example.prompt, answers, roles, example.keep)
+        yield Record(f"{example.id}{suffix}", example.dataset, example.prompt, answers, roles, example.keep, scores)
 
 
-_Piece = tuple[tuple[str, ...], tuple[Role, ...]]
+_Piece = tuple[tuple[int, ...], tuple[Role, ...]]  # answers by index, and what they are
 
 
 def _to_imitate(example: Example) -> Iterator[_Piece]:
     if example.imitate is not None:
-        yield (example.answers[example.imitate],), (Role.chosen,)
+        yield (example.imitate,), (Role.chosen,)
 
 
 def _pairs(example: Example) -> Iterator[_Piece]:
     for better, worse in example.pairs:
-        yield (example.answers[better], example.answers[worse]), (Role.chosen, Role.rejected)
+        yield (better, worse), (Role.chosen, Role.rejected)
 
 
 def _labelled(example: Example) -> Iterator[_Piece]:
     for better, worse in example.pairs:
-        yield (example.answers[better],), (Role.chosen,)
-        yield (example.answers[worse],), (Role.rejected,)
+        yield (better,), (Role.chosen,)
+        yield (worse,), (Role.rejected,)
     if not example.pairs:
-        for answer, desirable in zip(example.answers, example.desirable, strict=False):
-            yield (answer,), (Role.chosen if desirable else Role.rejected,)
+        for i, desirable in enumerate(example.desirable):
+            yield (i,), (Role.chosen if desirable else Role.rejected,)
 
 
-def _texts(example: Example) -> Iterator[_Piece]:
-    if example.text is not None:
-        yield (example.text,), (Role.chosen,)
-
-
-_TAKE = {
-    RecordKind.answers: _to_imitate,
-    RecordKind.pairs: _pairs,
-    RecordKind.labelled: _labelled,
-    RecordKind.texts: _texts,
-}
+_TAKE = {RecordKind.answers: _to_imitate, RecordKind.pairs: _pairs, RecordKind.labelled: _labelled}

@@ -31,7 +31,7 @@ from prospect.locks import locked
 from prospect.model.template import ChatFormat
 from prospect.progress import progress
 
-VERSION = 1  # raise when the same inputs come to give other tokens
+VERSION = 2  # raise when the same inputs come to give other tokens
 _CHUNK = 256  # examples a worker takes at a time
 _ALONE = 2 * _CHUNK  # fewer examples than this are not worth a second process
 
@@ -47,6 +47,7 @@ _SCHEMA = pa.schema(
         "prompt_cut": pa.int32(),
         "answers_cut": pa.int32(),
         "apart": pa.int32(),
+        "scores": pa.list_(pa.float64()),
     }
 )
 
@@ -111,6 +112,7 @@ class TokenStore:
         self.report = Report(**json.loads((folder / "report.json").read_text()))
         self.prompt_keys = self.table["prompt_key"].to_numpy()
         self.desirable = np.array([roles[0] == 0 for roles in self.table["roles"].to_pylist()], dtype=bool)
+        self.graded = np.array([len(scores) > 0 for scores in self.table["scores"].to_pylist()], dtype=bool)
         self.ids_hash = np.array([_hash64(i) for i in self.table["id"].to_pylist()], dtype=np.uint64)
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +47,7 @@ class Tokenized:
     prompt_cut: int  # tokens cut from the prompt
     answers_cut: int  # answers that lost their end
     apart: int  # answers whose tokens do not continue the prompt's: tokenized apart
+    scores: list[float] = field(default_factory=list)  # one an answer, or none at all
 
     def is_trained(self) -> bool:
         """Whether every answer has a token to learn from."""
@@ -166,6 +167,7 @@ def _cut(
         prompt_cut=length - len(prompt),
         answers_cut=sum(len(ids) > room for ids in answers),
         apart=apart,
+        scores=list(record.scores),
     )
 
 

@@ -35,6 +35,7 @@ class Batch:
     roles: tuple[Role, ...]  # n
     ids: tuple[str, ...]  # n, the record each sequence comes from
     keys: tuple[bytes, ...]  # n, content hash of (input ids, trained mask): the reference cache's key
+    grades: Tensor  # [n] float64, what data or a reward model say an answer is worth; NaN where nothing does
 
     def __len__(self) -> int:
         return len(self.roles)
@@ -46,7 +47,7 @@ class Batch:
         return Batch(**moved, **host)
 
 
-_TENSORS = ("input_ids", "positions", "scored", "targets", "segment", "lengths")
+_TENSORS = ("input_ids", "positions", "scored", "targets", "segment", "lengths", "grades")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Logps:
     tokens: Tensor  # [N] float32
     segment: Tensor  # [N] int64, ascending
     lengths: Tensor  # [n] int64
+    values: Tensor | None = None  # [N] float32, the value head's, where the model has one
+    grades: Tensor | None = None  # [n] float64, as in the batch
 
     @property
     def sums(self) -> Tensor:
@@ -82,7 +85,17 @@ class Logps:
         """The answers where ``which`` [n] (bool) is true, in order."""
         renumbered = which.long().cumsum(0) - 1
         kept = which[self.segment]
-        return Logps(self.tokens[kept], renumbered[self.segment[kept]], self.lengths[which])
+        return Logps(
+            self.tokens[kept],
+            renumbered[self.segment[kept]],
+            self.lengths[which],
+            None if self.values is None else self.values[kept],
+            None if self.grades is None else self.grades[which],
+        )
+
+    def leaves(self) -> list[Tensor]:
+        """What the model has computed, and gradients flow through: all of one length."""
+        return [self.tokens] if self.values is None else [self.tokens, self.values]
 
     @classmethod
     def joined(cls, parts: Sequence[Logps]) -> Logps:
@@ -94,11 +107,57 @@ class Logps:
             torch.cat([part.tokens for part in parts]),
             torch.cat([part.segment + start for part, start in zip(parts, starts, strict=False)]),
             torch.cat([part.lengths for part in parts]),
+            _joined([part.values for part in parts]),
+            _joined([part.grades for part in parts]),
         )
 
     def to(self, device: torch.device) -> Logps:
         """The same numbers on ``device``."""
-        return Logps(self.tokens.to(device), self.segment.to(device), self.lengths.to(device))
+        values = None if self.values is None else self.values.to(device)
+        grades = None if self.grades is None else self.grades.to(device)
+        return Logps(self.tokens.to(device), self.segment.to(device), self.lengths.to(device), values, grades)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One number for each of n answers: what a reward model thinks of it."""
+
+    values: Tensor  # [n] float32
+    grades: Tensor | None = None  # [n] float64, as in the batch
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def select(self, which: Tensor) -> Scores:
+        """The answers where ``which`` [n] (bool) is true, in order."""
+        return Scores(self.values[which], None if self.grades is None else self.grades[which])
+
+    def leaves(self) -> list[Tensor]:
+        """What the model has computed, and gradients flow through."""
+        return [self.values]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> Scores:
+        """All answers of several, in order."""
+        return cls(torch.cat([part.values for part in parts]), _joined([part.grades for part in parts]))
+
+    def to(self, device: torch.device) -> Scores:
+        """The same numbers on ``device``."""
+        return Scores(self.values.to(device), None if self.grades is None else self.grades.to(device))
+
+
+Outputs = Logps | Scores  # what a model says of a batch; which of them, a trainer's `head` decides
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """All answers of several of one kind, in order."""
+    scores = [part for part in parts if isinstance(part, Scores)]
+    return Scores.joined(scores) if scores else Logps.joined([part for part in parts if isinstance(part, Logps)])
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if len(found) == len(parts) else None
 
 
 class Over(StrEnum):

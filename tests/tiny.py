@@ -14,14 +14,14 @@ import yaml
 
 from dataloaders.loader import Data
 from dataloaders.packing import Sequence, pack, sequences
-from prospect.batch import Batch, Role
+from prospect.batch import Batch, Role, Scores
 from prospect.config.convert import convert
 from prospect.config.schema import Config, DatasetConfig, ModelConfig, Truncation
 from prospect.model.policy import Policy
 from prospect.parallel import World
 from prospect.reference import CachedReference, LiveReference, Reference, ReferenceStore
 from trainers import TRAINERS, make_trainer
-from trainers.basic import BasicTrainer, Engine
+from trainers.basic import BasicTrainer, Engine, ModelHead
 from trainers.reference_pass import fill
 from trainers.setup import prepare_data, prepare_policy, prepare_text
 
@@ -56,8 +56,21 @@ YAMLS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(Path("co
 LOSSES = tuple(YAMLS)
 # Losses that have golden values; one's own need not.
 SHIPPED = {name.split("/")[0] for file in Path("tests/golden").glob("*.json") for name in json.loads(file.read_text())}
-# Each way that a step can go: one pass or two, with terms, mismatched answers or a memory, without a reference.
-WAYS = ("sft", "dpo", "kto", "kto-simple", "orpo", "aot", "aot-unpaired", "bco", "kto-surprisal", "mix")
+# Each way that a step can go: one or two passes, terms, mismatched answers, a memory, no reference, another head.
+WAYS = (
+    "sft",
+    "dpo",
+    "kto",
+    "kto-simple",
+    "orpo",
+    "aot",
+    "aot-unpaired",
+    "bco",
+    "kto-surprisal",
+    "mix",
+    "ppo",
+    "reward",
+)
 SINGLE = World()
 
 
@@ -131,15 +144,21 @@ def trainer_and_engine(
     """What one optimizer step needs. The policy has learned a little, so that it is not the reference any more."""
     trainer = make_trainer(config)
     text = prepare_text(config, None, trainer.control_tokens)
-    data = prepare_data(config, trainer, text)
+    data = trainer.prepare(prepare_data(config, trainer, text), world)
 
-    def load() -> Policy:
-        policy = prepare_policy(config, None, text, world)
-        return replace(policy, model=policy.model.double()) if double else policy
+    def load(head: ModelHead) -> Policy:
+        policy = prepare_policy(config, None, text, world, head=head)
+        if policy.value_head is not None:
+            torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(5))
+        if not double:
+            return policy
+        wide = policy.value_head and policy.value_head.double()
+        return replace(policy, model=policy.model.double(), value_head=wide)
 
-    policy, frozen = load(), load()
+    policy = load(trainer.head)
     reference: Reference | None = None
     if trainer.needs_reference:
+        frozen = load("tokens")
         reference = LiveReference(frozen)
         if not live:
             store = ReferenceStore(Path(config.cache_dir) / "reference", config.exp_name or "run")
@@ -150,11 +169,14 @@ def trainer_and_engine(
 
 
 def learn(policy: Policy, data: Data, steps: int = 6, rate: float = 0.3) -> None:
-    """Make the answers of one step likelier, the same in every process."""
+    """Make the answers of one step likelier (or the better ones' scores higher), the same in every process."""
     batch = pack([item for record in data.step(1) for item in sequences(record)])
     for _ in range(steps):
         policy.model.zero_grad()
-        (-policy.logps(batch).tokens.mean()).backward()
+        found = policy.outputs(batch)
+        aims = torch.tensor([1.0, -1.0])[torch.tensor(batch.roles)]
+        gain = (found.values.tanh() * aims).mean() if isinstance(found, Scores) else found.tokens.mean()
+        (-gain).backward()
         with torch.no_grad():
             for p in policy.model.parameters():
                 assert p.grad is not None
@@ -165,9 +187,10 @@ def gradients(
     trainer: BasicTrainer, engine: Engine, number: int = 0, change: Callable[[list[Any]], list[Any]] = list
 ) -> tuple[dict[str, float], torch.Tensor]:
     """Metrics and the whole gradient of one optimizer step; ``change`` may reorder or pick its records."""
-    engine.policy.model.zero_grad(set_to_none=True)
+    parameters = engine.policy.parameters()
+    for p in parameters:
+        p.grad = None
     tally = trainer.step(change(engine.data.step(number)), number, engine, train=True)
-    parameters = list(engine.policy.model.parameters())
     engine.world.sum_gradients(parameters)
     means = tally.joined(engine.world.gather(tally)).means()
     return means, torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None]).clone()

@@ -36,7 +36,9 @@ from trainers.ld_dpo import LDDPOTrainer
 from trainers.mix import MixTrainer
 from trainers.nca import NCATrainer
 from trainers.orpo import ORPOTrainer
+from trainers.ppo import PPOTrainer
 from trainers.pt import PTTrainer
+from trainers.reward import RewardTrainer
 from trainers.robust import RobustDPOTrainer
 from trainers.rpo import RPOTrainer
 from trainers.sft import SFTTrainer
@@ -79,6 +81,8 @@ TRAINERS: dict[str, type[BasicTrainer]] = {
     "BCOTrainer": BCOTrainer,
     "AOTUnpairedTrainer": AOTUnpairedTrainer,
     "MixTrainer": MixTrainer,
+    "PPOTrainer": PPOTrainer,
+    "RewardTrainer": RewardTrainer,
 }
 
 # Names under which the original's tutorial asks for a data loader; each kind of record has one.
@@ -99,7 +103,7 @@ def make_trainer(config: Config) -> BasicTrainer:
     """The trainer that a configuration names.
 
     Raises:
-        UserError: an unknown name, or a YAML that contradicts what the class declares.
+        UserError: an unknown name, or keys that contradict what the class declares.
     """
     loss = config.loss
     kind = _known(loss.trainer, "loss.trainer")
@@ -116,6 +120,8 @@ def make_trainer(config: Config) -> BasicTrainer:
             f"change use_reference_model in config/loss/{loss.name}.yaml or needs_reference in the class"
         )
     _check_reference(config, trainer)
+    if config.model.v_head_max_grad_norm is not None and trainer.head != "value":
+        raise UserError(f"model.v_head_max_grad_norm: loss={loss.name} has no value head; leave it out")
     return trainer
 
 
@@ -152,6 +158,8 @@ def _parts(config: Config) -> dict[str, tuple[float, BasicTrainer]]:
         if kind is MixTrainer or isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
             wrong = "a mix holds no mix" if kind is MixTrainer else f"weight is {weight!r}, expected a number from 0 up"
             raise UserError(f"{key}: {wrong}")
+        if kind.head != "tokens":
+            raise UserError(f"{key}: {given['trainer']} computes with a head of its own and cannot be mixed")
         own = {field.name for field in fields(kind.Config)}
         unknown = [k for k in given if k not in own and k != "weight"]
         problems += [f"{key}.{k}: {given['trainer']} has no such key{nearest(k, own)}" for k in unknown]

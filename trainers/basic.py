@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from dataloaders.packing import Sequence, counts, rank_share
 from dataloaders.records import RecordKind
 from dataloaders.tokenization import Tokenized
-from prospect.batch import Batch, Logps, Loss, Over, Role, Term
+from prospect.batch import Batch, Logps, Loss, Outputs, Over, Role, Term, joined
 from prospect.config import schema
 from prospect.logs import log
 from prospect.metrics import PART, Tally
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # a configuration is checked against the losses before anythi
     from prospect.parallel import World
     from prospect.reference import Reference
 
-
+ModelHead = Literal["tokens", "value", "score"]
 Mismatched = tuple[Logps, ...]  # of answers to other prompts: the policy's, and the reference's where there is one
 
 
@@ -47,6 +47,7 @@ class BasicTrainer:
     """Losses of one optimizer step, their gradients and metrics."""
 
     records: RecordKind
+    head: ModelHead = "tokens"  # value: Logps.values, too; score: the loss gets Scores in the place of Logps
     needs_reference = False
     needs_mismatched = False  # loss also gets logps of answers to other prompts (KTO's reference point)
     whole_batch = False  # loss must see the whole optimizer batch at once
@@ -79,7 +80,16 @@ class BasicTrainer:
         """Un-reduced losses from log-probabilities; see the subclasses for the arguments."""
         raise NotImplementedError
 
-    def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
+    @property
+    def updates(self) -> int:
+        """How many optimizer updates are made on each batch."""
+        return 1
+
+    def prepare(self, data: Data, world: World) -> Data:
+        """What must be known before the first step: checks the data, or returns them with more."""
+        return data
+
+    def losses(self, policy: Outputs, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
         """Call ``loss`` with what this kind of trainer gives it; ``chosen`` [n] bool."""
         return self.loss(policy)
 
@@ -90,10 +100,11 @@ class BasicTrainer:
     def settle(self, loss: Loss) -> None:
         """Take over into ``state`` what a whole-batch loss of a training step has found."""
 
-    def step(self, records: Seq[Tokenized], number: int, engine: Engine, train: bool) -> Tally:
+    def step(self, records: Seq[Tokenized], number: int, engine: Engine, train: bool, update: int = 0) -> Tally:
         """Metrics of all ``records`` of one optimizer step, as far as this process computes them.
 
-        With ``train`` this process's part of the gradients of Σ losses / count is added to the parameters.
+        With ``train`` this process's part of the gradients of Σ losses / count is added to the parameters; ``update``
+        counts those made on these records before.
         """
         data, world = engine.data, engine.world
         mine = rank_share(records, world.rank, world.size)
@@ -105,9 +116,9 @@ class BasicTrainer:
         tally = Tally()
         for batch in batches:
             with torch.set_grad_enabled(train):
-                policy = engine.policy.logps(batch)
+                policy = engine.policy.outputs(batch)
                 reference = engine.reference.logps(batch) if engine.reference is not None else None
-                chosen = _chosen(batch.roles, policy.tokens.device)
+                chosen = _chosen(batch.roles, engine.policy.device)
                 loss = self.losses(policy, reference, chosen, kl)
                 if train:
                     self.mean(loss, count).backward()
@@ -125,21 +136,22 @@ class BasicTrainer:
         """Two passes: all log-probabilities, the loss once on them, and its derivative by each drives the second."""
         world, cpu = engine.world, torch.device("cpu")
         with torch.no_grad():
-            policies = [engine.policy.logps(batch).to(cpu) for batch in batches]
+            policies = [engine.policy.outputs(batch).to(cpu) for batch in batches]
             references = [engine.reference.logps(b).to(cpu) for b in batches] if engine.reference is not None else []
         parts = world.gather((policies, references, [batch.roles for batch in batches]))
-        policy = Logps.joined([x for part in parts for x in part[0]])
+        policy = joined([x for part in parts for x in part[0]])
         reference = Logps.joined([x for part in parts for x in part[1]]) if engine.reference is not None else None
         chosen = _chosen([role for part in parts for roles in part[2] for role in roles], cpu)
-        policy.tokens.requires_grad_(train)
+        leaves = [leaf.requires_grad_(train) for leaf in policy.leaves()]
         loss = self.losses(policy, reference, chosen, kl)
         if train:
-            (coefficients,) = torch.autograd.grad(self.mean(loss, count), policy.tokens)
-            at = sum(len(x.tokens) for part in parts[: world.rank] for x in part[0])
+            coefficients = torch.autograd.grad(self.mean(loss, count), leaves, materialize_grads=True)
+            at = sum(len(x.leaves()[0]) for part in parts[: world.rank] for x in part[0])
             for batch, first in zip(batches, policies, strict=True):
-                own = coefficients[at : at + len(first.tokens)].to(engine.policy.device)
-                at += len(first.tokens)
-                (engine.policy.logps(batch).tokens * own).sum().backward()
+                size = len(first.leaves()[0])
+                own = [x[at : at + size].to(engine.policy.device) for x in coefficients]
+                at += size
+                torch.autograd.backward(engine.policy.outputs(batch).leaves(), own)
             self.settle(loss)
         tally = Tally()
         if world.is_main:  # these numbers are everybody's
@@ -162,27 +174,31 @@ class BasicTrainer:
             Logps.joined([x for part in parts for x in part[i]] or [_NONE]).to(device) for i in range(len(models))
         )
 
-    def _tally(self, tally: Tally, loss: Loss, policy: Logps, reference: Logps | None, chosen: Tensor) -> None:
-        lengths = {Over.records: None, Over.tokens: policy.lengths, Over.chosen_tokens: policy.lengths[chosen]}
+    def _tally(self, tally: Tally, loss: Loss, policy: Outputs, reference: Logps | None, chosen: Tensor) -> None:
+        lengths: dict[Over, Tensor | None] = {Over.records: None}
+        if isinstance(policy, Logps):
+            lengths |= {Over.tokens: policy.lengths, Over.chosen_tokens: policy.lengths[chosen]}
+            sums = policy.sums
+            tally.add("logps/chosen", sums[chosen])
+            if not chosen.all():
+                tally.add("logps/rejected", sums[~chosen])
+            if reference is not None:
+                tally.add("approx_kl", (policy.tokens - reference.tokens).double().square() / 2)
         main = f"{PART}{self.config.loss.name}" if loss.terms else "loss"
         for name, term in {main: Term(loss.losses, self.mean_over), **_named(loss.terms)}.items():
             over = lengths[term.over]
             tally.add(name, term.values, None if over is None else float(over.sum()))
-        sums = policy.sums
-        tally.add("logps/chosen", sums[chosen])
-        if not chosen.all():
-            tally.add("logps/rejected", sums[~chosen])
-        if reference is not None:
-            tally.add("approx_kl", (policy.tokens - reference.tokens).double().square() / 2)
         if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
             tally.rewards(loss.chosen_rewards, loss.rejected_rewards, self.records is RecordKind.pairs)
         for name, values in loss.metrics.items():
             tally.add(name, values)
 
 
-def preference_arguments(policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> list[Logps]:
+def preference_arguments(
+    policy: Outputs, reference: Logps | None, chosen: Tensor, kl: Mismatched | None
+) -> list[Outputs]:
     """(policy_chosen, policy_rejected[, reference_chosen, reference_rejected][, policy_kl[, reference_kl]])."""
-    models = [policy] if reference is None else [policy, reference]
+    models: list[Outputs] = [policy] if reference is None else [policy, reference]
     return [model.select(which) for model in models for which in (chosen, ~chosen)] + list(kl or ())
 
 

@@ -36,11 +36,13 @@ def _evaluate(config: Config, world: World) -> int:
     trainer = make_trainer(config)
     origin = policy_origin(config)
     text = text_of(config, origin)
-    data = prepare_data(config, trainer, text, evaluating=True)
+    data = trainer.prepare(prepare_data(config, trainer, text, evaluating=True), world)
     if weights := Run.of(config).manifest().get("weights"):  # of the training data
         trainer.learn_counts(weights["desirable"], weights["undesirable"])
-    reference, _ = prepare_reference(config, trainer, data, text, world, None, None)
-    policy = prepare_policy(config if origin else unaligned(config), origin, text, world)
+    reference = None
+    if trainer.needs_reference:
+        reference, _ = prepare_reference(config, trainer, data, text, world, None, None)
+    policy = prepare_policy(config if origin else unaligned(config), origin, text, world, head=trainer.head)
     totals = tallies(trainer, Engine(policy, reference, data, world))
     if world.is_main:
         found, ci95 = named(totals), intervals(totals)

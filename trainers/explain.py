@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 from dataloaders.records import RecordKind
-from prospect.batch import Logps, Over
+from prospect.batch import Logps, Outputs, Over, Scores
 from prospect.config.compose import CONFIG
 from prospect.config.convert import convert
 from prospect.config.schema import Config, LossConfig
@@ -85,6 +85,10 @@ def _needs(trainer: BasicTrainer) -> Iterator[str]:
         yield "the reference model's log-probabilities"
     if trainer.needs_mismatched:
         yield "answers to other prompts"
+    if trainer.head == "value":
+        yield "a value head"
+    if trainer.head == "score":
+        yield "a model that gives scores (a language model's body with a fresh output layer)"
     if trainer.whole_batch:
         yield "the whole optimizer batch at once (a second forward pass)"
     if trainer.balanced:
@@ -150,9 +154,9 @@ class Curve:
 def _point(trainer: BasicTrainer, margin: float) -> tuple[float, float, float]:
     only = trainer.records in (RecordKind.answers, RecordKind.texts)
     shifts = torch.tensor([margin / 2] if only else [margin / 2, -margin / 2], dtype=torch.float64)
-    reference = _answers(torch.zeros_like(shifts))
-    policy = _answers(shifts)
-    policy.tokens.requires_grad_()
+    reference, policy = _answers(torch.zeros_like(shifts)), _outputs(trainer, shifts)
+    (leaf, *_) = policy.leaves()
+    leaf.requires_grad_()
     same = (reference, reference) if trainer.needs_reference else (reference,)
     loss = trainer.losses(
         policy,
@@ -162,9 +166,17 @@ def _point(trainer: BasicTrainer, margin: float) -> tuple[float, float, float]:
     )
     records = 1 if trainer.records is not RecordKind.labelled else 2
     total = trainer.mean(loss, {Over.records: records, Over.tokens: _LENGTH * len(shifts), Over.chosen_tokens: _LENGTH})
-    (gradient,) = torch.autograd.grad(total, policy.tokens)
-    each = gradient.view(len(shifts), _LENGTH).mean(1)  # the same for each token, and so ∂loss/∂l
+    (gradient,) = torch.autograd.grad(total, leaf)
+    each = gradient.view(len(shifts), -1).mean(1)  # the same for each token, and so ∂loss/∂l
     return total.item(), -each[0].item(), 0.0 if only else each[1].item()
+
+
+def _outputs(trainer: BasicTrainer, shifts: Tensor) -> Outputs:
+    """Answers as the trainer's kind of model gives them; a critic expects nothing of them."""
+    if trainer.head == "score":
+        return Scores(shifts.clone())
+    answers = _answers(shifts)
+    return replace(answers, values=torch.zeros_like(answers.tokens)) if trainer.head == "value" else answers
 
 
 def _answers(shifts: Tensor) -> Logps:

@@ -71,8 +71,8 @@ def _train(config: Config, run: Run, world: World) -> int:
     start = origin_of(config)
     origin = Origin(folder / "policy", is_state_dict=False) if folder is not None else start
     text = prepare_text(config, origin, trainer.control_tokens)
-    data = prepare_data(config, trainer, text)
-    policy = prepare_policy(config, origin, text, world)
+    data = trainer.prepare(prepare_data(config, trainer, text), world)
+    policy = prepare_policy(config, origin, text, world, head=trainer.head)
     digest = None if folder is None else run.manifest()["parents"][0]["digest"]
     fresh = policy if folder is None else None
     reference, digest = prepare_reference(config, trainer, data, text, world, digest, fresh)

@@ -54,7 +54,7 @@ class Loop:
     ) -> None:
         self.config, self.trainer, self.engine, self.run, self.text = config, trainer, engine, run, text
         self.checkpoints, self.position = checkpoints, position
-        self.parameters = [p for p in engine.policy.model.parameters() if p.requires_grad]
+        self.parameters = engine.policy.parameters()
         self.optimizer = make_optimizer(config, self.parameters)
         self.schedule = make_schedule(config, self.optimizer, engine.data.n_steps)
         self.tracker: Tracker | None = None
@@ -105,24 +105,18 @@ class Loop:
 
     def _one_step(self, bar: Progress) -> bool:
         """One optimizer step and what falls due after it; whether to stop."""
-        position, world = self.position, self.engine.world
+        position = self.position
         records = self.engine.data.step(position.step)
         torch.manual_seed(self.config.seed * 1_000_003 + position.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        tally = self.trainer.step(records, position.step, self.engine, train=True)
-        world.sum_gradients(self.parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.model.max_grad_norm))
-        due = time.monotonic() - self.window_start >= self.config.minimum_log_interval_secs
-        healthy = math.isfinite(norm) and all(map(math.isfinite, tally.sums.values()))
-        sick, stop, log_due = world.sum(float(not healthy), float(self.stop), float(due and world.is_main))
-        if sick:
-            self._refuse(records)
-        self.optimizer.step()
+        tallies: list[Tally] = []
+        for update in range(self.trainer.updates):
+            tally, norm, stop, log_due = self._update(records, update)
+            tallies.append(tally)
         self.schedule.step()
         before = position.examples
         position.step, position.examples = position.step + 1, before + len(records)
         self._mind_reference(tally)
-        self.window = Tally.joined([self.window, tally])
+        self.window = Tally.joined([self.window, *tallies])
         self.window_tokens += sum(map(length, records))
         last = position.step == self.engine.data.n_steps or position.stopped is not None
         if log_due or last:
@@ -130,6 +124,30 @@ class Loop:
         bar.advance(len(records), note=self.shown)
         self._after_step(before, last)
         return bool(stop) and not last
+
+    def _update(self, records: list[Tokenized], update: int) -> tuple[Tally, float, float, float]:
+        """One optimizer update on a batch: metrics, norm of the gradient, whether to stop, whether to log."""
+        world = self.engine.world
+        self.optimizer.zero_grad(set_to_none=True)
+        tally = self.trainer.step(records, self.position.step, self.engine, train=True, update=update)
+        world.sum_gradients(self.parameters)
+        norm = self._clip()
+        due = time.monotonic() - self.window_start >= self.config.minimum_log_interval_secs
+        healthy = math.isfinite(norm) and all(map(math.isfinite, tally.sums.values()))
+        sick, stop, log_due = world.sum(float(not healthy), float(self.stop), float(due and world.is_main))
+        if sick:
+            self._refuse(records)
+        self.optimizer.step()
+        return tally, norm, stop, log_due
+
+    def _clip(self) -> float:
+        """Scale the gradients down to their greatest norm, a value head's to its own if it has one; the norm before."""
+        clip, model, head = torch.nn.utils.clip_grad_norm_, self.config.model, self.engine.policy.value_head
+        if head is None or model.v_head_max_grad_norm is None:
+            return float(clip(self.parameters, model.max_grad_norm))
+        own = list(head.parameters())
+        norm = clip(self.parameters[: -len(own)], model.max_grad_norm)
+        return math.hypot(norm, clip(own, model.v_head_max_grad_norm))
 
     def _mind_reference(self, tally: Tally) -> None:
         """Let the reference follow where that is due, and stop where the policy has left it too far behind."""
@@ -201,15 +219,19 @@ class Loop:
             following = self._live().policy.model.state_dict() if self.config.sync_reference_every else None
             folder = self.checkpoints.save(
                 self.position,
-                lambda to: save_policy(
-                    self.engine.policy.model, self.text.tokenizer, self.text.chat.stop_ids, self.config, to
-                ),
+                self._save_policy,
                 self.optimizer.state_dict(),
                 self.schedule.state_dict(),
                 following,
             )
             self._publish(folder)
         world.barrier()
+
+    def _save_policy(self, folder: Path) -> None:
+        policy = self.engine.policy
+        save_policy(policy.model, self.text.tokenizer, self.text.chat.stop_ids, self.config, folder)
+        if policy.value_head is not None:
+            policy.value_head.save(folder)
 
     def _publish(self, folder: Path) -> None:
         """Export a checkpoint's policy under the names that its position earns."""

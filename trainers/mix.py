@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dataloaders.records import RecordKind
-from prospect.batch import Logps, Loss, Over, Term
+from prospect.batch import Logps, Loss, Outputs, Over, Term
 from prospect.config import schema
 from prospect.config.schema import LossConfig
 from prospect.model.control import ControlTokens
@@ -62,9 +62,9 @@ class MixTrainer(BasicTrainer):
             found |= {f"loss/{name}": weight * known["loss"]} if "loss" in known else {}
         return found
 
-    def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
+    def losses(self, policy: Outputs, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
         """All parts as terms; rewards are those of the first part that has any."""
-        whole = Loss(policy.sums.new_zeros(0))
+        whole = Loss(policy.leaves()[0].new_zeros(0).double())
         for name, (weight, trainer) in self.parts.items():
             part = self._part(trainer, policy, reference, chosen, kl)
             terms = {name: Term(part.losses, self._over(trainer))} | {f"{name}/{k}": t for k, t in part.terms.items()}
@@ -80,7 +80,7 @@ class MixTrainer(BasicTrainer):
         return whole
 
     def _part(
-        self, trainer: BasicTrainer, policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None
+        self, trainer: BasicTrainer, policy: Outputs, reference: Logps | None, chosen: Tensor, kl: Mismatched | None
     ) -> Loss:
         if trainer.records is not self.records:
             return trainer.losses(policy.select(chosen), None, chosen[chosen], None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dataloaders.records import RecordKind
-from prospect.batch import Logps, Loss
+from prospect.batch import Logps, Loss, Outputs
 from trainers.basic import BasicTrainer, Mismatched, preference_arguments
 
 
@@ -19,7 +19,7 @@ class PairedPreferenceTrainer(BasicTrainer):
     records = RecordKind.pairs
     needs_reference = True
 
-    def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
+    def losses(self, policy: Outputs, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
         """Split by role."""
         return self.loss(*preference_arguments(policy, reference, chosen, kl))
 

@@ -17,10 +17,12 @@ from prospect.model import template
 from prospect.model.control import ControlTokens, add_control_tokens
 from prospect.model.load import attention_for, load_model, load_tokenizer, make_policy, origin_of
 from prospect.model.policy import Policy
+from prospect.model.score import ScorePolicy, load_scorer
 from prospect.model.template import ChatFormat
+from prospect.model.value_head import ValueHead
 from prospect.parallel import World
 from prospect.reference import CachedReference, LiveReference, Reference, ReferenceStore, weights_digest
-from trainers.basic import BasicTrainer
+from trainers.basic import BasicTrainer, ModelHead
 from trainers.reference_pass import fill
 
 
@@ -67,11 +69,25 @@ def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: 
     return data
 
 
-def prepare_policy(config: Config, origin: Origin | None, text: Text, world: World, trained: bool = True) -> Policy:
-    """Load the weights onto this process's device; says dtype and attention."""
+def prepare_policy(
+    config: Config,
+    origin: Origin | None,
+    text: Text,
+    world: World,
+    trained: bool = True,
+    head: ModelHead = "tokens",
+) -> Policy:
+    """Load the weights onto this process's device, with the head that a trainer asks for; says dtype and attention."""
     implementation, said = attention_for(config, world.device)
-    model = load_model(config, origin, text.tokenizer, implementation, text.chat.control)
-    policy = make_policy(model, config, world.device, trained)
+    if head == "score":
+        model = load_scorer(config, origin, text.tokenizer, text.chat.stop_ids, implementation)
+        policy = make_policy(model, config, world.device, trained, ScorePolicy)
+    else:
+        model = load_model(config, origin, text.tokenizer, implementation, text.chat.control)
+        policy = make_policy(model, config, world.device, trained)
+    if head == "value":
+        value_head = ValueHead.of(policy.head.linear.in_features, None if origin is None else origin.path)
+        policy.value_head = value_head.to(world.device)
     if trained:
         size = sum(p.numel() for p in policy.model.parameters())
         compute = str(policy.autocast or policy.model.dtype).removeprefix("torch.")

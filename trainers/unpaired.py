@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from torch import Tensor
 
 from dataloaders.records import RecordKind
-from prospect.batch import Logps, Loss
+from prospect.batch import Logps, Loss, Outputs
 from prospect.logs import log
 from trainers.basic import BasicTrainer, Mismatched, preference_arguments
 from trainers.weights import WeightedConfig, settled
@@ -39,6 +39,6 @@ class UnpairedPreferenceTrainer(BasicTrainer):
         self.config = replace(self.config, loss=numbers)
         self.weights = asdict(found)
 
-    def losses(self, policy: Logps, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
+    def losses(self, policy: Outputs, reference: Logps | None, chosen: Tensor, kl: Mismatched | None) -> Loss:
         """Split by role."""
         return self.loss(*preference_arguments(policy, reference, chosen, kl))

@@ -17,10 +17,10 @@ class Origin:
     is_state_dict: bool
 
 
-def resolve(name: str, cache_dir: Path) -> Origin:
+def resolve(name: str, cache_dir: Path, key: str = "model.load_from") -> Origin:
     """Find the model that ``name`` means: a path, a path below ``cache_dir``, or the ``exp_name`` of a run.
 
-    ``…/LATEST/policy.pt`` means the folder where no such file is.
+    ``…/LATEST/policy.pt`` means the folder where no such file is. ``key``: where the user has named it.
 
     Raises:
         UserError: there is no such thing, it is an adapter, or it has no weights.
@@ -36,14 +36,14 @@ def resolve(name: str, cache_dir: Path) -> Origin:
         if not folder.is_dir():
             continue
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-            raise UserError(f"model.load_from: {folder} holds an adapter; merge it into its base model first")
+            raise UserError(f"{key}: {folder} holds an adapter; merge it into its base model first")
         if (folder / "policy.pt").is_file() and not (folder / "config.json").is_file():
             return Origin(folder / "policy.pt", is_state_dict=True)
         if not (folder / "config.json").is_file():
-            raise UserError(f"model.load_from: {folder} holds no model (no config.json in it)")
+            raise UserError(f"{key}: {folder} holds no model (no config.json in it)")
         return Origin(folder, is_state_dict=False)
     where = " or ".join(str(p) for p in dict.fromkeys(places))
-    raise UserError(f"model.load_from: there is no {where}{nearest(name.split('/')[0], _runs(cache_dir))}")
+    raise UserError(f"{key}: there is no {where}{nearest(name.split('/')[0], _runs(cache_dir))}")
 
 
 def _runs(cache_dir: Path) -> Iterable[str]:

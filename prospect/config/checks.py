@@ -35,7 +35,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             *("model.max_grad_norm", "model.v_head_max_grad_norm", "model.max_length", "model.max_prompt_length"),
             *("model.batch_size", "model.gradient_accumulation_steps", "model.tokens_per_microbatch"),
             *("model.eval_batch_size", "datasets.*.weight", "loss.beta", "loss.tau"),
-            *("target_kl", "sync_reference_every", "sync_reference_mixing"),
+            *("target_kl", "sync_reference_every", "sync_reference_mixing", "loss.ppo_epochs", "loss.cliprange_value"),
         ),
     ),
     (
@@ -44,19 +44,20 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         (
             *("seed", "warmup_steps", "temperature", "category_temperatures.*", "minimum_log_interval_secs"),
             *("loss.desirable_weight", "loss.undesirable_weight", "loss.sft_weight", "loss.or_weight", "loss.delta"),
+            *("loss.critic_coef", "loss.KL_coef", "loss.center"),
         ),
     ),
     (
         "must lie between 0 and 1",
         lambda x: 0 <= x <= 1,
-        ("warmup", "datasets.*.test_fraction", "sync_reference_mixing"),
+        ("warmup", "datasets.*.test_fraction", "sync_reference_mixing", "loss.gamma", "loss.lam"),
     ),
     ("must be at least 0 and below 1", lambda x: 0 <= x < 1, ("loss.shift_decay",)),
     ("must be at least 0 and below 0.5", lambda x: 0 <= x < 0.5, ("loss.label_smoothing",)),
     (
         "must be above 0 and at most 1",
         lambda x: 0 < x <= 1,
-        ("top_p", "frac_unique_desirable", "frac_unique_undesirable"),
+        ("top_p", "frac_unique_desirable", "frac_unique_undesirable", "loss.cliprange"),
     ),
 )
 
@@ -114,8 +115,6 @@ def _choices(config: Config) -> Iterator[str]:
         yield f"optimizer: torch.optim has no {config.optimizer}{_near(config.optimizer, OPTIMIZERS)}"
     if config.lr_schedule not in SCHEDULES:
         yield f"lr_schedule: transformers has no {config.lr_schedule}{_near(config.lr_schedule, SCHEDULES)}"
-    if config.model.v_head_max_grad_norm is not None:
-        yield "model.v_head_max_grad_norm: no loss here has a value head; leave it out"
     if not config.datasets:
         yield "datasets: none is chosen"
     if config.model.name_or_path is None and config.model.architecture is None:

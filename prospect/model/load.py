@@ -98,16 +98,16 @@ def load_model(
     """Weights in float32, dropout off; with a row for each control token.
 
     Raises:
-        UserError: no model is named, a checkpoint of another architecture, a tokenizer larger than the embedding.
+        UserError: no model is named, a checkpoint of another architecture, a reward model.
     """
     spec = config.model
     model: PreTrainedModel
     if origin is not None and not origin.is_state_dict:
-        model = _pretrained(
+        model = pretrained(
             AutoModelForCausalLM, str(origin.path), dtype=torch.float32, attn_implementation=implementation
         )
     elif spec.name_or_path is not None:
-        model = _pretrained(
+        model = pretrained(
             AutoModelForCausalLM,
             spec.name_or_path,
             dtype=torch.float32,
@@ -124,21 +124,35 @@ def load_model(
         raise UserError("model: neither name_or_path nor architecture is set")
     if origin is not None and origin.is_state_dict:
         _load_state(model, origin.path)
+    if any("SequenceClassification" in name for name in model.config.architectures or ()):
+        name = spec.name_or_path if origin is None else origin.path
+        raise UserError(f"model: {name} is a reward model: it scores answers and writes none")
     if control is not None:
         add_control_rows(model, tokenizer, control, config.seed)
+    return fitted(model, config, tokenizer)
+
+
+def fitted(model: PreTrainedModel, config: Config, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model with its dropout off, if tokenizer and lengths are such that it can be trained.
+
+    Raises:
+        UserError: more tokens than rows in the embedding, or sequences longer than the model's.
+    """
     rows = model.config.get_text_config().vocab_size
     if len(tokenizer) > rows:
         raise UserError(f"model: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows: not a pair")
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if positions is not None and spec.max_length > positions:
-        raise UserError(f"model.max_length: {spec.max_length} is beyond the model's {positions} positions")
+    if positions is not None and config.model.max_length > positions:
+        raise UserError(f"model.max_length: {config.model.max_length} is beyond the model's {positions} positions")
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return model
 
 
-def make_policy(model: PreTrainedModel, config: Config, device: torch.device, trained: bool = True) -> Policy:
+def make_policy(
+    model: PreTrainedModel, config: Config, device: torch.device, trained: bool = True, kind: type[Policy] = Policy
+) -> Policy:
     """Put a model on its device, ready to compute."""
     dtype = config.model.policy_dtype if trained else config.model.reference_dtype or config.model.policy_dtype
     precision = Precision.of(dtype, device)
@@ -146,7 +160,7 @@ def make_policy(model: PreTrainedModel, config: Config, device: torch.device, tr
     if trained and config.model.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train(trained)
-    return Policy(model, device, precision.autocast)
+    return kind(model, device, precision.autocast)
 
 
 def attention_for(config: Config, device: torch.device) -> tuple[str, str]:
@@ -173,12 +187,12 @@ def _load_state(model: PreTrainedModel, file: Path) -> None:
 
 
 def _tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
-    found = _pretrained(AutoTokenizer, name, **options)
+    found = pretrained(AutoTokenizer, name, **options)
     assert isinstance(found, PreTrainedTokenizerBase)
     return found
 
 
-def _pretrained(auto: Any, name: str, **options: Any) -> Any:
+def pretrained(auto: Any, name: str, **options: Any) -> Any:
     """from_pretrained with an error for people."""
     try:
         return auto.from_pretrained(name, **{k: v for k, v in options.items() if v is not None})

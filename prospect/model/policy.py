@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prospect.batch import Batch, Logps
+from prospect.batch import Batch, Logps, Outputs
 from prospect.errors import UserError
 from prospect.model import attention
 from prospect.model.head import Head
+from prospect.model.value_head import ValueHead
 
 
 @dataclass(slots=True)
@@ -22,23 +24,38 @@ class Policy:
     model: PreTrainedModel
     device: torch.device
     autocast: torch.dtype | None = None
+    value_head: ValueHead | None = None
     head: Head = field(init=False)
 
     def __post_init__(self) -> None:
         self.head = Head.of(self.model)
 
+    def parameters(self) -> list[nn.Parameter]:
+        """All that training moves, the value head's last."""
+        own = [] if self.value_head is None else list(self.value_head.parameters())
+        return [p for p in [*self.model.parameters(), *own] if p.requires_grad]
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """What this kind of model says of a batch."""
+        return self.logps(batch)
+
     def logps(self, batch: Batch) -> Logps:
         """log p of each trained token, with gradients where the caller has not switched them off."""
-        packing = attention.Packing.of(batch.bounds, self.device)
         with self.precision():
-            hidden = self.model.base_model(
-                input_ids=batch.input_ids[None],
-                position_ids=batch.positions[None],
-                use_cache=False,
-                packing=packing,
-            ).last_hidden_state[0]
-            tokens = self.head.logps(hidden[batch.scored], batch.targets)
-        return Logps(tokens, batch.segment, batch.lengths)
+            hidden = self.hidden(batch.input_ids, batch.positions, batch.bounds)[batch.scored]
+            tokens = self.head.logps(hidden, batch.targets)
+        values = None if self.value_head is None else self.value_head(hidden)
+        return Logps(tokens, batch.segment, batch.lengths, values, batch.grades)
+
+    def hidden(self, input_ids: Tensor, positions: Tensor, bounds: tuple[int, ...]) -> Tensor:
+        """The last hidden state of each token [T, H] of a packed row."""
+        hidden: Tensor = self.model.base_model(
+            input_ids=input_ids[None],
+            position_ids=positions[None],
+            use_cache=False,
+            packing=attention.Packing.of(bounds, self.device),
+        ).last_hidden_state[0]
+        return hidden
 
     def precision(self) -> AbstractContextManager[object]:
         """The context in which forward passes run."""
@@ -68,20 +85,25 @@ class Policy:
         Raises:
             UserError: the two differ by more than rounding explains.
         """
-        ours = self.logps(batch)
+        ours = self.outputs(batch)
         worst = 0.0
         with self.own_forward():
             for i in range(min(sequences, len(batch))):
-                start, end = batch.bounds[i], batch.bounds[i + 1]
-                here = batch.segment == i
-                with self.precision():
-                    logits = self.model(batch.input_ids[None, start:end], use_cache=False).logits[0]
-                plain = logits.float().log_softmax(-1)[batch.scored[here] - start, batch.targets[here]]
-                worst = max(worst, (plain - ours.tokens[here]).abs().max().item())
+                worst = max(worst, self.difference(batch, ours, i))
         allowed = 0.25 if self.autocast or self.model.dtype == torch.bfloat16 else 1e-3
         if not worst <= allowed:
             raise UserError(
                 f"model: {type(self.model).__name__} computes what packed attention or the tiled head does not "
-                f"(log-probabilities differ by {worst:.3g}, allowed {allowed:g})"
+                f"(its outputs differ by {worst:.3g}, allowed {allowed:g})"
             )
         return worst
+
+    def difference(self, batch: Batch, ours: Outputs, i: int) -> float:
+        """The largest between our outputs for sequence ``i`` and the model's own, computed for it alone."""
+        assert isinstance(ours, Logps)
+        start, end = batch.bounds[i], batch.bounds[i + 1]
+        here = batch.segment == i
+        with self.precision():
+            logits = self.model(batch.input_ids[None, start:end], use_cache=False).logits[0]
+        plain = logits.float().log_softmax(-1)[batch.scored[here] - start, batch.targets[here]]
+        return float((plain - ours.tokens[here]).abs().max())

@@ -19,7 +19,7 @@ from prospect.config.typed import checked
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = {
-    "loss": {"sft", "dpo", "kto", "kto-simple"},
+    "loss": {"sft", "dpo", "kto", "kto-simple", "ppo", "reward"},
     "model": {
         *("tiny", "llama7b", "llama13b", "llama30b", "llama3-8b", "mistral7b", "pythia1-4b", "pythia2-8b"),
         *("pythia6-9b", "pythia12-0b", "qwen2.5-0.5b-instruct", "qwen3-8b", "gemma"),
@@ -112,7 +112,7 @@ def test_files_are_short_and_say_what_they_are(file: Path) -> None:
     if file.parent.name != "by_loss":
         assert any(line.startswith("# ") and "@package" not in line for line in lines[:2])
     if file.parent.name in ("loss", "model") and not file.stem.startswith("_"):
-        assert len(lines) <= 12
+        assert len(lines) <= 18
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "model/_base.yaml", *(f"loss/{name}.yaml" for name in names("loss"))])
@@ -134,5 +134,4 @@ def test_every_key_is_read_by_some_code() -> None:
     ):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    checked_only = {"v_head_max_grad_norm"}  # refused wherever it is set: there is no value head
-    assert {key.rsplit(".", 1)[-1] for key in keys() if key != "loss"} - read - checked_only == set()
+    assert {key.rsplit(".", 1)[-1] for key in keys() if key != "loss"} - read == set()

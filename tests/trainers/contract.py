@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dataloaders.records import RecordKind
-from prospect.batch import Logps, Loss, Over, Role
+from prospect.batch import Logps, Loss, Outputs, Over, Role, Scores, joined
 from prospect.metrics import Tally
 from trainers.basic import BasicTrainer
 
@@ -23,16 +23,16 @@ LENGTHS = ((3, 5), (1, 2), (4, 1), (2, 2), (7, 3), (1, 1))  # of chosen and reje
 
 @dataclass(frozen=True)
 class Case:
-    """One optimizer batch: log-probabilities of answers and what they are."""
+    """One optimizer batch: log-probabilities (or scores) of answers and what they are."""
 
-    policy: Logps
+    policy: Outputs
     reference: Logps
     others: tuple[Logps, Logps]  # answers to other prompts, policy's and reference's
     chosen: Tensor
 
     def loss(self, trainer: BasicTrainer, tokens: Tensor | None = None) -> Loss:
-        """What the trainer makes of it, with other tokens of the policy where they are given."""
-        policy = self.policy if tokens is None else replace(self.policy, tokens=tokens)
+        """What the trainer makes of it, with other tokens (or scores) of the policy where they are given."""
+        policy = self.policy if tokens is None else moved(self.policy, tokens)
         reference = self.reference if trainer.needs_reference else None
         kl = (self.others if trainer.needs_reference else self.others[:1]) if trainer.needs_mismatched else None
         return trainer.losses(policy, reference, self.chosen, kl)
@@ -44,6 +44,8 @@ class Case:
     def count(self, trainer: BasicTrainer) -> dict[Over, int]:
         """What is divided by."""
         records = int(self.chosen.sum()) if trainer.records is RecordKind.pairs else len(self.chosen)
+        if isinstance(self.policy, Scores):
+            return {Over.records: records}
         lengths = self.policy.lengths
         return {
             Over.records: records,
@@ -60,7 +62,31 @@ class Case:
 
     def at_start(self) -> Case:
         """The same with a policy that is the reference."""
-        return replace(self, policy=self.reference, others=(self.others[1], self.others[1]))
+        if isinstance(self.policy, Scores):
+            return self
+        policy = replace(self.reference, values=self.policy.values)
+        return replace(self, policy=policy, others=(self.others[1], self.others[1]))
+
+    @property
+    def logps(self) -> Logps:
+        """The policy's, of a loss that is not on scores."""
+        assert isinstance(self.policy, Logps)
+        return self.policy
+
+    @property
+    def leaf(self) -> Tensor:
+        """The log-probabilities of tokens, or the scores."""
+        return self.policy.leaves()[0]
+
+    @property
+    def leaf_chosen(self) -> Tensor:
+        """Which of them are of chosen answers."""
+        return self.chosen if isinstance(self.policy, Scores) else self.chosen[self.policy.segment]
+
+
+def moved(policy: Outputs, leaf: Tensor) -> Outputs:
+    """The same answers with other log-probabilities of tokens, or other scores."""
+    return replace(policy, values=leaf) if isinstance(policy, Scores) else replace(policy, tokens=leaf)
 
 
 def logps(lengths: list[int], seed: int, scale: float = 1.0) -> Logps:
@@ -76,8 +102,13 @@ def case(trainer: BasicTrainer, seed: int = 0) -> Case:
     only_chosen = trainer.records in (RecordKind.answers, RecordKind.texts)
     lengths = [n for pair in LENGTHS for n in (pair[:1] if only_chosen else pair)]
     chosen = torch.tensor([i % 2 == 0 or only_chosen for i in range(len(lengths))])
-    policy, reference = logps(lengths, seed), logps(lengths, seed + 1)
-    others = [2, 4, 3]
+    policy: Outputs = logps(lengths, seed)
+    reference, others = logps(lengths, seed + 1), [2, 4, 3]
+    generator = torch.Generator().manual_seed(seed + 4)
+    if trainer.head == "value":
+        policy = replace(policy, values=0.2 * torch.randn(sum(lengths), dtype=torch.float64, generator=generator))
+    if trainer.head == "score":
+        policy = Scores(torch.randn(len(lengths), dtype=torch.float64, generator=generator))
     return Case(policy, reference, (logps(others, seed + 2), logps(others, seed + 3)), chosen)
 
 
@@ -85,7 +116,7 @@ def slope(trainer: BasicTrainer) -> Iterator[str]:
     """The gradient is the slope of the value, unless the class says that it holds a statistic still."""
     for seed in (10, 20):
         given = case(trainer, seed)
-        tokens = given.policy.tokens.clone().requires_grad_()
+        tokens = given.leaf.clone().requires_grad_()
         try:
             torch.autograd.gradcheck(partial(given.total, trainer), (tokens,), eps=1e-6, atol=1e-7, rtol=1e-5)
         except RuntimeError:
@@ -96,9 +127,9 @@ def slope(trainer: BasicTrainer) -> Iterator[str]:
 def direction(trainer: BasicTrainer) -> Iterator[str]:
     """While policy and reference are equal, the loss falls along +chosen and along −rejected answers."""
     given = case(trainer, 30).at_start()
-    tokens = given.policy.tokens.clone().requires_grad_()
+    tokens = given.leaf.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(given.total(trainer, tokens), tokens)
-    chosen = given.chosen[given.policy.segment]
+    chosen = given.leaf_chosen
     for role, downhill in ((Role.chosen, -gradient[chosen]), (Role.rejected, gradient[~chosen])):
         if not len(downhill):
             continue
@@ -127,9 +158,9 @@ def extremes(trainer: BasicTrainer) -> Iterator[str]:
     given = case(trainer, 50)
     for name, value in (("−1e-8", -1e-8), ("−1e4", -1e4), ("0", 0.0)):
         for which in ("all", "chosen", "rejected"):
-            mask = given.chosen[given.policy.segment]
+            mask = given.leaf_chosen
             mask = torch.ones_like(mask) if which == "all" else mask if which == "chosen" else ~mask
-            yield from _finite(trainer, given, torch.where(mask, value, given.policy.tokens), f"{which} at {name}")
+            yield from _finite(trainer, given, torch.where(mask, value, given.leaf), f"{which} at {name}")
     if trainer.records is RecordKind.labelled:
         for role in (True, False):
             kept = given.chosen == role
@@ -139,7 +170,7 @@ def extremes(trainer: BasicTrainer) -> Iterator[str]:
                 reference=given.reference.select(kept),
                 chosen=given.chosen[kept],
             )
-            yield from _finite(trainer, half, half.policy.tokens, f"only {'chosen' if role else 'rejected'} answers")
+            yield from _finite(trainer, half, half.leaf, f"only {'chosen' if role else 'rejected'} answers")
 
 
 def _finite(trainer: BasicTrainer, given: Case, tokens: Tensor, name: str) -> Iterator[str]:
@@ -157,14 +188,16 @@ def order(trainer: BasicTrainer) -> Iterator[str]:
     given = case(trainer, 60)
     size = 2 if trainer.records is not RecordKind.answers else 1
     groups = torch.arange(len(given.chosen)).view(-1, size).flip(0).reshape(-1)
-    turned = Case(_taken(given.policy, groups), _taken(given.reference, groups), given.others, given.chosen[groups])
+    reference = _taken(given.reference, groups)
+    assert isinstance(reference, Logps)
+    turned = Case(_taken(given.policy, groups), reference, given.others, given.chosen[groups])
     one, other = given.total(trainer), turned.total(trainer)
     if not torch.isclose(one, other, rtol=1e-10, atol=1e-12):
         yield f"another order of the records gives {other.item():.9g} instead of {one.item():.9g}"
 
 
-def _taken(logps: Logps, order: Tensor) -> Logps:
-    return Logps.joined([logps.select(torch.arange(len(logps)) == i) for i in order])
+def _taken(found: Outputs, order: Tensor) -> Outputs:
+    return joined([found.select(torch.arange(len(found)) == i) for i in order])
 
 
 def needs(trainer: BasicTrainer) -> Iterator[str]:

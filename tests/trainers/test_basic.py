@@ -96,7 +96,7 @@ def test_order_of_records_changes_nothing(made: Callable[[str], Made], loss: str
     assert tiny.distance(gradient, wanted_gradient) <= 1e-5
 
 
-@pytest.mark.parametrize("loss", ["dpo", "kto", "kto-simple"])
+@pytest.mark.parametrize("loss", ["dpo", "kto", "kto-simple", "ppo"])
 def test_cached_reference_equals_live_one(made: Callable[[str], Made], tmp_path: Path, loss: str) -> None:
     metrics, gradient = tiny.gradients(*made(loss))
     wanted, wanted_gradient = tiny.gradients(*tiny.trainer_and_engine(tiny.config(tmp_path, loss), live=True))
@@ -137,12 +137,13 @@ def test_planted_count_of_records_instead_of_tokens_is_seen(
     assert tiny.distance(tiny.gradients(trainer, engine)[1], gradient) > 1
 
 
-def test_planted_reference_point_of_each_micro_batch_is_seen(
-    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("loss", ["kto-simple", "ppo"])
+def test_planted_statistic_of_each_micro_batch_is_seen(
+    made: Callable[[str], Made], loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What SimpleKTO would be without its pass over the whole batch."""
-    monkeypatch.setattr(made("kto-simple")[0], "whole_batch", False)
-    metric, gradient = difference(made("kto-simple"), {"tokens_per_microbatch": 1})
+    """What SimpleKTO's reference point and PPO's whitening would be without their pass over the whole batch."""
+    monkeypatch.setattr(made(loss)[0], "whole_batch", False)
+    metric, gradient = difference(made(loss), {"tokens_per_microbatch": 1})
     assert metric > 1e-3
     assert gradient > 1e-3
 
@@ -159,21 +160,23 @@ def test_planted_kl_of_each_micro_batch_is_seen(made: Callable[[str], Made], mon
     assert gradient > 1e-3
 
 
+@pytest.mark.parametrize("loss", ["kto-simple", "ppo"])
 def test_planted_coefficients_of_other_answers_are_seen(
-    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+    made: Callable[[str], Made], loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second pass of a whole-batch loss must give the gradient of the plain one."""
-    trainer, engine = made("kto-simple")
+    trainer, engine = made(loss)
     _, wanted = tiny.gradients(trainer, engine)
-    plant(monkeypatch, BasicTrainer._whole_batch, "at += len(first.tokens)", "at += 0")
+    plant(monkeypatch, BasicTrainer._whole_batch, "at += size", "at += 0")
     engine.data.config.model.tokens_per_microbatch = 1
     assert tiny.distance(tiny.gradients(trainer, engine)[1], wanted) > 1e-3
 
 
+@pytest.mark.parametrize("loss", ["kto-simple", "ppo"])
 def test_whole_batch_gives_the_gradient_of_one_plain_pass(
-    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+    made: Callable[[str], Made], loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, engine = made("kto-simple")
+    trainer, engine = made(loss)
     metrics, gradient = tiny.gradients(trainer, engine)
     monkeypatch.setattr(trainer, "whole_batch", False)
     wanted, wanted_gradient = tiny.gradients(trainer, engine)  # all records are one micro-batch
@@ -181,12 +184,31 @@ def test_whole_batch_gives_the_gradient_of_one_plain_pass(
     assert tiny.distance(gradient, wanted_gradient) <= 1e-5
 
 
+def test_planted_second_pass_without_the_values_is_seen(
+    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, engine = made("ppo")
+    size = [p.numel() for p in engine.policy.parameters()]
+    wanted = tiny.gradients(trainer, engine)[1].split(size)
+    assert all(float(x.norm()) > 0 for x in wanted[-2:])  # the value head's
+    plant(
+        monkeypatch,
+        BasicTrainer._whole_batch,
+        "engine.policy.outputs(batch).leaves(), own)",
+        "engine.policy.outputs(batch).leaves()[:1], own[:1])",
+    )
+    tiny.gradients(trainer, engine)
+    assert engine.policy.value_head is not None
+    assert all(p.grad is None for p in engine.policy.value_head.parameters())
+
+
 @pytest.mark.parametrize("loss", tiny.WAYS)
 def test_evaluation_leaves_no_gradient(made: Callable[[str], Made], loss: str) -> None:
     trainer, engine = made(loss)
-    engine.policy.model.zero_grad(set_to_none=True)
+    for p in engine.policy.parameters():
+        p.grad = None
     tally = trainer.step(engine.data.step(0), 0, engine, train=False)
-    assert all(p.grad is None for p in engine.policy.model.parameters())
+    assert all(p.grad is None for p in engine.policy.parameters())
     assert tally.means() == pytest.approx(tiny.gradients(trainer, engine)[0], abs=1e-12)
 
 

@@ -20,6 +20,10 @@ def trainer(loss: str, **changes: object) -> BasicTrainer:
 def test_the_formula_has_the_configured_numbers() -> None:
     assert formula(trainer("hinge", beta=0.25)) == "max(0, 1 − 0.25 Δ)"
     assert formula(trainer("kto-zero", desirable_weight=1.3)).startswith("1.3 [1 − σ(0.1 h_w)], 1.0 [")
+    assert "clip(ρ, 1 − 0.2, 1 + 0.2)) + 0.01 ½(V − R)² + 0.1 (ρ log ρ − ρ + 1)" in formula(
+        trainer("ppo", cliprange=0.2)
+    )
+    assert "clip(ρ, 0.5, 1/0.5)" in formula(trainer("ppo", compat="halos-legacy"))
 
 
 @pytest.mark.parametrize("loss", tiny.LOSSES)

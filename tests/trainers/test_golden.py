@@ -40,7 +40,7 @@ def losses_of_steps(folder: Path, loss: str, shape: str) -> list[float]:
 
 
 def trained(engine: Engine, trainer: BasicTrainer) -> list[float]:
-    parameters = list(engine.policy.model.parameters())
+    parameters = engine.policy.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
     found = []
     for number in range(STEPS):

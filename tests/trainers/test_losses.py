@@ -29,7 +29,7 @@ from trainers.orpo import log_odds
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((loss, {}) for loss in tiny.LOSSES),
     *(("dpo", {"divergence": name}) for name in Divergence if name is not Divergence.reverse_kl),
-    *((loss, {"humanline": True}) for loss in ("dpo", "kto", "kto-zero")),
+    *((loss, {"humanline": True}) for loss in ("dpo", "kto", "kto-zero", "ppo")),
     ("ipo", {"length_norm": "sum"}),
     ("simpo", {"alpha": 0.25}),
     ("cpo", {"label_smoothing": 0.1}),
@@ -49,8 +49,8 @@ def test_contract(loss: str, changes: dict[str, Any], check: str) -> None:
 
 
 def answers(given: Case) -> list[Answer]:
-    cut = given.policy.lengths.tolist()
-    both = [logps.tokens.split(cut) for logps in (given.policy, given.reference)]
+    cut = given.logps.lengths.tolist()
+    both = [logps.tokens.split(cut) for logps in (given.logps, given.reference)]
     return [Answer(policy.tolist(), reference.tolist()) for policy, reference in zip(*both, strict=True)]
 
 
@@ -212,9 +212,19 @@ def test_a_wrong_sign_in_a_loss_of_ones_own_is_found(loss: str) -> None:
 
 
 def test_every_shipped_loss_has_a_closed_form() -> None:
-    by_hand = {"sft", "csft", "pt", "mix", "aot", "aot-unpaired", "kto-simple"}  # here, or in a file of their own
+    by_hand = {
+        "sft",
+        "csft",
+        "pt",
+        "mix",
+        "aot",
+        "aot-unpaired",
+        "kto-simple",
+        "ppo",
+        "reward",
+    }  # here, or in a file of their own
     assert PAIRS.keys() | SINGLE.keys() | by_hand == tiny.SHIPPED
-    assert Path("tests/trainers/test_kto_simple.py").is_file()
+    assert all(Path(f"tests/trainers/test_{loss}.py").is_file() for loss in ("kto_simple", "ppo", "reward"))
 
 
 @pytest.mark.parametrize("loss", sorted(tiny.SHIPPED))

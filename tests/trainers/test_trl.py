@@ -118,7 +118,7 @@ def padded(logps: Logps, order: list[int]) -> tuple[Tensor, Tensor]:
 
 def trl(kind: type, given: Case, order: list[int], **attributes: Any) -> tuple[Any, dict[str, Tensor]]:
     """A trainer of theirs that holds nothing but what its loss reads, and the inputs."""
-    table, mask = padded(given.policy, order)
+    table, mask = padded(given.logps, order)
     reference, _ = padded(given.reference, order)
     made: Any = object.__new__(kind)
     common = {
@@ -185,7 +185,7 @@ def test_odds_ratio_of_their_orpo_trainer() -> None:
     made = ours("orpo", or_weight=0.25)
     given = case(made, 7)
     other, _ = trl(ORPOTrainer, given, [0], beta=0.25)
-    means = given.policy.means
+    means = given.logps.means
     theirs, *_ = other.odds_ratio_loss(means[given.chosen], means[~given.chosen])
     assert given.loss(made).losses.tolist() == pytest.approx((-theirs).tolist(), rel=1e-5)
 
@@ -204,7 +204,7 @@ def test_losses_of_their_cpo_trainer(name: str, options: dict[str, Any], theirs:
     made = ours(name, **options)
     given = case(made, 7)
     other, _ = trl(CPOTrainer, given, [0], **(theirs | {"beta": options["beta"]}))
-    values = given.policy.sums if name == "cpo" else given.policy.means
+    values = given.logps.sums if name == "cpo" else given.logps.means
     losses, *_ = other.cpo_loss(values[given.chosen], values[~given.chosen])
     assert given.loss(made).losses.tolist() == pytest.approx(losses.tolist(), rel=1e-5)
 
