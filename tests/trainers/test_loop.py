@@ -89,11 +89,11 @@ def test_an_exported_policy_gives_the_logps_that_were_logged(run: tuple[Config, 
 def poison_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     step = BasicTrainer.step
 
-    def poisoned(self, records, number, engine, train):
+    def poisoned(self, records, number, engine, train, update=0):
         if train and number == 2:
             with torch.no_grad():
                 next(engine.policy.model.parameters())[5] = float("nan")
-        return step(self, records, number, engine, train)
+        return step(self, records, number, engine, train, update)
 
     monkeypatch.setattr(BasicTrainer, "step", poisoned)
 

@@ -7,6 +7,7 @@ are those of the batch.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prospect.batch import Logps
+from prospect.batch import Logps, Scores
 from prospect.config.schema import Config
 from tests import tiny
 from tests.trainers.contract import Case, case
@@ -55,6 +56,7 @@ ELSEWHERE = {
     "orpo": "below: odds_ratio_loss",
     "cpo": "below: cpo_loss",
     "simpo": "below: cpo_loss",
+    "reward": "below: compute_loss",
 }
 NO_ORACLE = {
     "cdpo": "TRL's sigmoid ignores label_smoothing; its aot has it",
@@ -66,6 +68,7 @@ NO_ORACLE = {
     "kto-surprisal": "an ablation of the Archangel suite only",
     "bco": "removed from TRL",
     "csft": "TRL never had it",
+    "ppo": "TRL's is online and makes its own answers",
     "pt": "TRL's SFT packs texts by its own rules; tests/trainers/test_pt.py compares with the model's own forward",
 }
 
@@ -219,3 +222,22 @@ def test_a_wrong_beta_would_be_seen() -> None:
     other, inputs = trl(DPOTrainer, given, order, **base, use_weighting=False)
     wanted = other._compute_loss(other.model, inputs, return_outputs=False)
     assert float(given.total(made)) != pytest.approx(float(wanted), rel=1e-4)
+
+
+@pytest.mark.parametrize(("margin", "center"), [("none", None), ("data", None), ("data", 0.1)])
+def test_reward(margin: str, center: float | None) -> None:
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    mine = ours("reward", margin=margin, center=center)
+    given = case(mine, 8)
+    (scores,) = given.policy.leaves()
+    grades = torch.linspace(2, -1, len(scores), dtype=torch.float64)
+    logits = torch.cat([scores[given.chosen], scores[~given.chosen]])[:, None]
+    made: Any = object.__new__(RewardTrainer)
+    made.model, made.accelerator = SimpleNamespace(training=False), Accelerator()
+    made.args, made._total_train_tokens = SimpleNamespace(center_rewards_coefficient=center), 0
+    made._metrics = {"eval": defaultdict(list)}
+    inputs = {"margin": grades[given.chosen] - grades[~given.chosen]} if margin == "data" else {}
+    theirs = made.compute_loss(lambda **_: SimpleNamespace(logits=logits), inputs)
+    found = replace(given, policy=Scores(scores, grades)).total(mine)
+    assert float(found) == pytest.approx(float(theirs), rel=1e-9)
