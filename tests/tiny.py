@@ -197,8 +197,8 @@ def gradients(
 
 
 def distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """|one − other| / |other|."""
-    return float((one - other).norm() / other.norm())
+    """|one − other| / |other|; 0 where both are."""
+    return float((one - other).norm() / other.norm().clamp(min=1e-30))
 
 
 def packed(ids: list[list[int]]) -> Batch:
