@@ -1,10 +1,12 @@
-"""Sample from a run, evaluate it, ask it questions, or answer AlpacaEval's or MT-Bench's.
+"""Sample from a run, evaluate it, ask it questions, answer AlpacaEval's or MT-Bench's, merge its adapter, publish it.
 
     python eval.py --config-path=<run folder or its config.yaml> ++mode=sample ++n_samples=512 ++samples_dir=samples/
     python eval.py --config-path=… ++mode=eval ++split=test
     python eval.py --config-path=… ++mode=alpacaeval
     python eval.py --config-path=… ++mode=mtbench ++datasets.mtbench.path=question.jsonl
     python eval.py --config-path=… ++mode=probe 'probes=["What is your name?"]'
+    python eval.py --config-path=… ++mode=merge ++out=<folder>      the adapter and its base as one plain model
+    python eval.py --config-path=… ++mode=push ++repo=<org>/<name>  to the hub, with its model card
 
 Keys of the run's configuration can be overridden for this call: n_samples, samples_per_prompt, temperature, top_p,
 max_new_tokens, split, model.eval_batch_size, datasets.<name>.path, saved_policy (LATEST, BEST, step-N; null is the
@@ -15,7 +17,8 @@ from __future__ import annotations
 
 import sys
 
-USAGE = "python eval.py --config-path=<run folder> ++mode=sample|eval|alpacaeval|mtbench|probe [++key=value …]"
+MODES = "sample|eval|alpacaeval|mtbench|probe|merge|push"
+USAGE = f"python eval.py --config-path=<run folder> ++mode={MODES} [++key=value …]"
 
 
 def main(argv: list[str]) -> int:

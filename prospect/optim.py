@@ -1,32 +1,33 @@
-"""Optimizer and learning-rate schedule by name: any of torch's optimizers, any of transformers' schedules."""
+"""Optimizer and learning-rate schedule by name: torch's or bitsandbytes' optimizers, transformers' schedules."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from types import ModuleType
 
 import torch
 from torch import nn
 from transformers import get_scheduler
 
+from prospect.config.checks import BITSANDBYTES
 from prospect.config.schema import Config
 from prospect.errors import UserError, nearest
+from prospect.model.adapter import bitsandbytes
 
 
 def make_optimizer(config: Config, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The torch optimizer that the configuration names, in its fused form where it has one.
+    """The optimizer that the configuration names: torch's, in its fused form where it has one, else bitsandbytes'.
 
     Raises:
         UserError: an unknown name, or an argument that the optimizer does not take.
     """
-    known = {
-        name: kind
-        for name, kind in vars(torch.optim).items()
-        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
-    }
-    if config.optimizer not in known:
-        raise UserError(f"optimizer: torch has no `{config.optimizer}`{nearest(config.optimizer, known)}")
-    kind = known[config.optimizer]
+    kind = _kinds(torch.optim).get(config.optimizer)
+    if kind is None and config.optimizer in BITSANDBYTES:
+        kind = _kinds(bitsandbytes().optim)[config.optimizer]
+    if kind is None:
+        hint = nearest(config.optimizer, (*_kinds(torch.optim), *BITSANDBYTES))
+        raise UserError(f"optimizer: neither torch nor bitsandbytes has `{config.optimizer}`{hint}")
     accepted = inspect.signature(kind).parameters
     for name in config.optimizer_args:
         if name not in accepted:
@@ -38,6 +39,14 @@ def make_optimizer(config: Config, parameters: Iterable[nn.Parameter]) -> torch.
         arguments.setdefault("fused", True)
     make: Callable[..., torch.optim.Optimizer] = kind
     return make(list(parameters), lr=config.lr, **arguments)
+
+
+def _kinds(module: ModuleType) -> dict[str, type[torch.optim.Optimizer]]:
+    return {
+        name: kind
+        for name, kind in vars(module).items()
+        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    }
 
 
 def make_schedule(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from prospect.config.convert import flatten
 from prospect.config.schema import Config
 from prospect.errors import ProspectError
 
@@ -103,12 +104,13 @@ def result(folder: Path) -> dict[str, Any]:
     stored = torch.load(newest / "optimizer.pt", weights_only=True)
     digest = hashlib.sha256()
     for index, values in sorted(stored["optimizer"]["state"].items()):
-        for name, value in sorted(values.items()):
-            digest.update(f"{index} {name}".encode() + value.numpy().tobytes())
+        for name, value in sorted(flatten(values).items()):  # bitsandbytes nests its own
+            digest.update(f"{index} {name}".encode() + torch.as_tensor(value).numpy().tobytes())
     digest.update(json.dumps([stored["optimizer"]["param_groups"], stored["schedule"]]).encode())
+    (weights,) = (folder / "LATEST").glob("*model.safetensors")  # of the model, or of its adapter
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
-        "weights": hashlib.sha256((folder / "LATEST" / "model.safetensors").read_bytes()).hexdigest(),
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "optimizer": digest.hexdigest(),
         "metrics": [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines],
     }

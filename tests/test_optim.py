@@ -35,8 +35,8 @@ def test_any_of_torchs_optimizers_makes_a_step(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adamw"}, r"optimizer: torch has no `adamw` \(did you mean `AdamW`\?\)"),
-        ({"optimizer": "Optimizer"}, "optimizer: torch has no `Optimizer`"),
+        ({"optimizer": "adamw"}, r"optimizer: neither torch nor bitsandbytes has `adamw` \(did you mean `AdamW`\?\)"),
+        ({"optimizer": "Optimizer"}, "optimizer: neither torch nor bitsandbytes has `Optimizer`"),
         (
             {"optimizer_args": {"betass": [0.9, 0.99]}},
             r"optimizer_args.betass: AdamW does not take it \(did you mean `betas`",

@@ -1,4 +1,4 @@
-"""What eval.py does with a finished run: sample from it, evaluate it, answer AlpacaEval's or MT-Bench's questions."""
+"""What eval.py does with a finished run: sample, evaluate, answer AlpacaEval's or MT-Bench's questions, publish."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ from prospect.sampling.samples import Partial, Sample, finished_key, move_aside,
 from trainers import make_trainer
 from trainers.basic import Engine
 from trainers.evaluation import intervals, named, tallies
+from trainers.exports import merge_run, push_run
 from trainers.mtbench import answer_mtbench
 from trainers.probes import ask_before_and_after
-from trainers.saved_policy import policy_origin, run_folder, samples_key, sampling_model, text_of, unaligned
+from trainers.saved_policy import policy_origin, run_folder, samples_key, sampling_model, source_of, text_of
 from trainers.setup import Text, prepare_data, prepare_policy, prepare_reference
 
 
 def evaluate_run(config: Config) -> int:
-    """Any mode of eval.py in every process; the exit code."""
+    """Merging and publishing in this process, any other mode of eval.py in every process; the exit code."""
+    if config.mode is Mode.merge:
+        return merge_run(config)
+    if config.mode is Mode.push:
+        return push_run(config)
     return launch(_WORKERS[config.mode], config)
 
 
@@ -42,7 +47,7 @@ def _evaluate(config: Config, world: World) -> int:
     reference = None
     if trainer.needs_reference:
         reference, _ = prepare_reference(config, trainer, data, text, world, None, None)
-    policy = prepare_policy(config if origin else unaligned(config), origin, text, world, head=trainer.head)
+    policy = prepare_policy(source_of(config, origin), origin, text, world, head=trainer.head)
     totals = tallies(trainer, Engine(policy, reference, data, world))
     if world.is_main:
         found, ci95 = named(totals), intervals(totals)

@@ -20,9 +20,10 @@ from prospect.model.load import origin_of
 from prospect.parallel import World, launch
 from trainers import losses, make_trainer
 from trainers.basic import BasicTrainer, Engine
+from trainers.exports import merge_exports
 from trainers.loop import Loop
 from trainers.probes import shown
-from trainers.setup import prepare_data, prepare_policy, prepare_reference, prepare_text
+from trainers.setup import prepare_data, prepare_reference, prepare_text, prepare_trained
 
 _START_TOLERANCE = 1e-4  # of metrics that are known while policy and reference are one model; ×100 in bf16
 
@@ -69,13 +70,14 @@ def _train(config: Config, run: Run, world: World) -> int:
     found = world.from_main(checkpoints.latest() if world.is_main else None)
     folder, position = found if found is not None else (None, Position())
     start = origin_of(config)
-    origin = Origin(folder / "policy", is_state_dict=False) if folder is not None else start
-    text = prepare_text(config, origin, trainer.control_tokens)
+    saved = folder / "policy" if folder is not None else None
+    source = start if saved is None else Origin(saved, is_state_dict=False)
+    text = prepare_text(config, source, trainer.control_tokens)
     data = trainer.prepare(prepare_data(config, trainer, text), world)
-    policy = prepare_policy(config, origin, text, world, head=trainer.head)
+    policy = prepare_trained(config, start, saved, text, world, head=trainer.head)
     digest = None if folder is None else run.manifest()["parents"][0]["digest"]
-    fresh = policy if folder is None else None
-    reference, digest = prepare_reference(config, trainer, data, text, world, digest, fresh)
+    as_at_start = policy if folder is None or policy.adapter is not None else None
+    reference, digest = prepare_reference(config, trainer, data, text, world, digest, as_at_start)
     engine = Engine(policy, reference, data, world)
     if folder is None:
         _check_start(trainer, engine)
@@ -91,6 +93,8 @@ def _train(config: Config, run: Run, world: World) -> int:
         loop.restore(folder)
     code, summary = loop.run_to_end()
     if code == 0 and world.is_main:
+        if config.peft.merge_on_export:
+            merge_exports(config, run.folder, text)
         run.finish(summary)
         _say_finished(run, world)
     return code

@@ -229,7 +229,8 @@ class Loop:
 
     def _save_policy(self, folder: Path) -> None:
         policy = self.engine.policy
-        save_policy(policy.model, self.text.tokenizer, self.text.chat.stop_ids, self.config, folder)
+        stop_ids = self.text.chat.stop_ids
+        save_policy(policy.model, self.text.tokenizer, stop_ids, self.config, folder, policy.adapter)
         if policy.value_head is not None:
             policy.value_head.save(folder)
 

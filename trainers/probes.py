@@ -25,7 +25,7 @@ from prospect.parallel import World
 from prospect.report.before_after import side_by_side
 from prospect.sampling.generate import Answer, Settings, Task, sample
 from prospect.tracking import forget_after
-from trainers.saved_policy import policy_origin, text_of, unaligned
+from trainers.saved_policy import policy_origin, source_of, text_of, unaligned
 from trainers.setup import Text, prepare_policy
 
 _LONGEST = 256  # tokens of an answer, unless max_new_tokens says otherwise
@@ -108,7 +108,7 @@ def ask_before_and_after(config: Config, world: World) -> int:
     old = answer_logps(config, policy, text, before)
     del policy  # one model in memory at a time
     text = text_of(config, origin)
-    policy = prepare_policy(config, origin, text, world)
+    policy = prepare_policy(source_of(config, origin), origin, text, world)
     after, now = greedy_answers(config, policy, text), answer_logps(config, policy, text, before)
     print(shown([_compared(q, before[q].text, after[q].text, now[q] - old[q]) for q in before]))
     return 0

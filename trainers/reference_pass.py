@@ -63,7 +63,7 @@ def _compute(store: ReferenceStore, items: list[Sequence], policy: Policy, budge
     items = sorted({item.key(): item for item in items}.values(), key=len)
     for group in split_by_budget([len(item) for item in items], budget):
         batch = pack([items[i] for i in group])
-        with torch.no_grad():
+        with torch.no_grad(), policy.adapter_off():
             tokens = policy.logps(batch.to(policy.device)).tokens
         values = tokens.float().cpu().numpy()
         ends = np.cumsum(batch.lengths.numpy())[:-1]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from prospect.checkpoint.commit import MANIFEST, file_hash
 from prospect.checkpoint.origin import Origin, resolve
-from prospect.config.schema import Config
+from prospect.config.schema import Config, PeftConfig
 from prospect.errors import UserError
 from prospect.model.load import Precision, load_model
 from prospect.parallel import World
@@ -43,6 +43,11 @@ def unaligned(config: Config) -> Config:
     return replace(config, model=replace(config.model, load_from=None))
 
 
+def source_of(config: Config, origin: Origin | None) -> Config:
+    """The configuration to load a policy by: a trained one comes whole, its adapter merged."""
+    return unaligned(config) if origin is None else replace(config, peft=PeftConfig())
+
+
 def text_of(config: Config, origin: Origin | None) -> Text:
     """Tokenizer and chat template that go with a policy; the model before any training is asked in the run's way."""
     latest = run_folder(config) / "LATEST"
@@ -53,8 +58,7 @@ def text_of(config: Config, origin: Origin | None) -> Text:
 
 def sampling_model(config: Config, origin: Origin | None, text: Text, world: World) -> PreTrainedModel:
     """The policy as transformers runs it, in the dtype that it computes in."""
-    source = config if origin else unaligned(config)
-    model = load_model(source, origin, text.tokenizer, "sdpa", text.chat.control)
+    model = load_model(source_of(config, origin), origin, text.tokenizer, "sdpa", text.chat.control)
     nn.Module.to(model, world.device, Precision.of(config.model.policy_dtype, world.device).compute).eval()
     return model
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from dataloaders.loader import Data, load, training_texts
-from prospect.checkpoint.origin import Origin
+from prospect.checkpoint.commit import committed
+from prospect.checkpoint.lineage import Base, base_of, located
+from prospect.checkpoint.origin import Origin, origin_at
+from prospect.checkpoint.run import Run
 from prospect.config.schema import Config
 from prospect.logs import log
 from prospect.model import template
-from prospect.model.control import ControlTokens, add_control_tokens
-from prospect.model.load import attention_for, load_model, load_tokenizer, make_policy, origin_of
+from prospect.model.adapter import put_back, put_on, quantize
+from prospect.model.control import ControlTokens, add_control_tokens, control_ids
+from prospect.model.export import save_policy
+from prospect.model.load import attention_for, load_model, load_tokenizer, make_policy, origin_of, precision_of
 from prospect.model.policy import Policy
 from prospect.model.score import ScorePolicy, load_scorer
 from prospect.model.template import ChatFormat
@@ -77,19 +83,26 @@ def prepare_policy(
     trained: bool = True,
     head: ModelHead = "tokens",
 ) -> Policy:
-    """Load the weights onto this process's device, with the head that a trainer asks for; says dtype and attention."""
+    """Load the weights onto this process's device, with the head that a trainer asks for; says dtype and attention.
+
+    What only an adapter will change is kept in the dtype of the computations, or in 4 bits.
+    """
     implementation, said = attention_for(config, world.device)
+    precision = precision_of(config, world.device, trained)
     if head == "score":
         model = load_scorer(config, origin, text.tokenizer, text.chat.stop_ids, implementation)
-        policy = make_policy(model, config, world.device, trained, ScorePolicy)
     else:
-        model = load_model(config, origin, text.tokenizer, implementation, text.chat.control)
-        policy = make_policy(model, config, world.device, trained)
+        dtype = torch.float32 if config.peft.r is None else precision.compute
+        model = load_model(config, origin, text.tokenizer, implementation, text.chat.control, dtype)
+    size = sum(p.numel() for p in model.parameters())
+    if config.peft.quantization is not None:
+        quantize(model, config.peft, precision.compute, world.device)
+    policy = make_policy(model, config, world.device, trained, ScorePolicy if head == "score" else Policy)
     if head == "value":
         value_head = ValueHead.of(policy.head.linear.in_features, None if origin is None else origin.path)
         policy.value_head = value_head.to(world.device)
     if trained:
-        size = sum(p.numel() for p in policy.model.parameters())
+        log.info("device: %s", precision.said)
         compute = str(policy.autocast or policy.model.dtype).removeprefix("torch.")
         log.info(
             "policy: %s, %.4gM parameters on %s (%d process%s), computing in %s; attention: %s",
@@ -104,6 +117,52 @@ def prepare_policy(
     return policy
 
 
+def prepare_trained(
+    config: Config, start: Origin | None, saved: Path | None, text: Text, world: World, head: ModelHead = "tokens"
+) -> Policy:
+    """The policy that a run trains: all of a model, or an adapter in it with the rows of control tokens.
+
+    ``saved`` is where the run continues from.
+    """
+    if config.peft.r is None:
+        return prepare_policy(config, start if saved is None else origin_at(saved), text, world, head=head)
+    policy = prepare_policy(config, start, text, world, head=head)
+    if saved is not None and policy.value_head is not None:
+        policy.value_head = ValueHead.of(policy.head.linear.in_features, saved).to(world.device)
+    if saved is not None:
+        base = base_of(saved)
+        located(base, saved, Path(config.cache_dir))  # refuses one that has changed
+        adapter = put_back(policy.model, saved, base)
+    else:
+        commit = getattr(policy.model.config, "_commit_hash", None)  # of models from the hub
+        found = world.from_main(_base(config, start, text, commit) if world.is_main else None)
+        assert found is not None
+        dtype = str(policy.model.dtype).removeprefix("torch.")
+        kept = replace(found, dtype=dtype, quantization=config.peft.quantization, double_quant=config.peft.double_quant)
+        torch.manual_seed(config.seed)
+        rows = control_ids(text.tokenizer, text.chat.control) if text.chat.control else []
+        adapter = put_on(policy.model, config.peft, kept, rows)
+    log.info("adapter: %s", adapter.line())
+    return replace(policy, adapter=adapter, dropout=config.peft.dropout)
+
+
+def _base(config: Config, start: Origin | None, text: Text, commit: str | None) -> Base:
+    """What an adapter of this run stands on; a model that is in no folder is kept in the run's own."""
+    cache_dir, name = Path(config.cache_dir), config.model.name_or_path
+    if start is not None and not start.is_state_dict:
+        return Base.of_folder(start.path, cache_dir)
+    if start is None and name is not None and Path(name).is_dir():
+        return Base.of_folder(Path(name), cache_dir)
+    if start is None and name is not None:
+        return Base(name, config.model.revision or commit)
+    folder = Run.of(config).folder / "BASE"
+    if not folder.is_dir():
+        with committed(folder) as building:
+            model = load_model(config, start, text.tokenizer, "sdpa", text.chat.control)
+            save_policy(model, text.tokenizer, text.chat.stop_ids, config, building)
+    return Base.of_folder(folder, cache_dir)
+
+
 def prepare_reference(
     config: Config,
     trainer: BasicTrainer,
@@ -115,13 +174,15 @@ def prepare_reference(
 ) -> tuple[Reference | None, str]:
     """The reference of a run, and the digest of its weights.
 
-    ``digest`` is known when a run continues; ``policy`` is given while it still has the reference model's weights.
+    ``digest`` is known when a run continues; ``policy`` is given while it still has the reference model's weights,
+    which under an adapter it always has.
     """
     loaded: list[Policy] = []
+    same = policy if config.model.reference_dtype in (None, config.model.policy_dtype) else None
 
     def model() -> Policy:
-        if policy is not None and config.model.reference_dtype in (None, config.model.policy_dtype):
-            return policy
+        if same is not None:
+            return same
         if not loaded:
             loaded.append(prepare_policy(config, origin_of(config), text, world, trained=False))
         return loaded[0]
@@ -131,6 +192,9 @@ def prepare_reference(
     if not trainer.needs_reference:
         return None, digest
     if not config.cache_reference_logprobs:
+        if same is not None and same.adapter is not None:
+            log.info("reference: live, the policy with its adapter off")
+            return LiveReference(same), digest
         log.info("reference: live, a second model in memory")
         return LiveReference(prepare_policy(config, origin_of(config), text, world, trained=False)), digest
     store = ReferenceStore(Path(config.cache_dir) / ".cache" / "reference", digest)

@@ -15,6 +15,7 @@ class Origin:
 
     path: Path
     is_state_dict: bool
+    is_adapter: bool = False  # the folder holds an adapter only; its base is another model
 
 
 def resolve(name: str, cache_dir: Path, key: str = "model.load_from") -> Origin:
@@ -23,7 +24,7 @@ def resolve(name: str, cache_dir: Path, key: str = "model.load_from") -> Origin:
     ``…/LATEST/policy.pt`` means the folder where no such file is. ``key``: where the user has named it.
 
     Raises:
-        UserError: there is no such thing, it is an adapter, or it has no weights.
+        UserError: there is no such thing, or it has no weights.
     """
     given = Path(name).expanduser()
     places = [given] if given.is_absolute() else [cache_dir / given, given]
@@ -33,17 +34,26 @@ def resolve(name: str, cache_dir: Path, key: str = "model.load_from") -> Origin:
         folder = place.parent if place.name == "policy.pt" else place
         if (folder / "LATEST").is_dir():
             folder = folder / "LATEST"
-        if not folder.is_dir():
-            continue
-        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-            raise UserError(f"{key}: {folder} holds an adapter; merge it into its base model first")
-        if (folder / "policy.pt").is_file() and not (folder / "config.json").is_file():
-            return Origin(folder / "policy.pt", is_state_dict=True)
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{key}: {folder} holds no model (no config.json in it)")
-        return Origin(folder, is_state_dict=False)
+        if folder.is_dir():
+            return origin_at(folder, key)
     where = " or ".join(str(p) for p in dict.fromkeys(places))
     raise UserError(f"{key}: there is no {where}{nearest(name.split('/')[0], _runs(cache_dir))}")
+
+
+def origin_at(folder: Path, key: str = "model.load_from") -> Origin:
+    """What a folder holds.
+
+    Raises:
+        UserError: no model.
+    """
+    whole = any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+    if (folder / "adapter_config.json").is_file() and not whole:
+        return Origin(folder, is_state_dict=False, is_adapter=True)
+    if (folder / "policy.pt").is_file() and not (folder / "config.json").is_file():
+        return Origin(folder / "policy.pt", is_state_dict=True)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{key}: {folder} holds no model (no config.json in it)")
+    return Origin(folder, is_state_dict=False)
 
 
 def _runs(cache_dir: Path) -> Iterable[str]:

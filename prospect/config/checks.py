@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,15 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 OPTIMIZERS = (
     *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "Muon", "NAdam", "RAdam"),
     *("RMSprop", "Rprop", "SGD", "SparseAdam"),
+)
+# Of bitsandbytes what torch has not; the names in 8 bits keep their state in a quarter of the memory.
+BITSANDBYTES = (
+    *("AdEMAMix", "AdEMAMix8bit", "AdEMAMix32bit", "PagedAdEMAMix", "PagedAdEMAMix8bit", "PagedAdEMAMix32bit"),
+    *("Adam8bit", "Adam32bit", "PagedAdam", "PagedAdam8bit", "PagedAdam32bit"),
+    *("AdamW8bit", "AdamW32bit", "PagedAdamW", "PagedAdamW8bit", "PagedAdamW32bit", "Adagrad8bit", "Adagrad32bit"),
+    *("LAMB", "LAMB8bit", "LAMB32bit", "LARS", "LARS8bit", "LARS32bit", "PytorchLARS"),
+    *("Lion", "Lion8bit", "Lion32bit", "PagedLion", "PagedLion8bit", "PagedLion32bit"),
+    *("RMSprop8bit", "RMSprop32bit", "SGD8bit", "SGD32bit"),
 )
 SCHEDULES = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
@@ -34,7 +44,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             *("n_samples", "samples_per_prompt", "max_new_tokens", "parallel.processes"),
             *("model.max_grad_norm", "model.v_head_max_grad_norm", "model.max_length", "model.max_prompt_length"),
             *("model.batch_size", "model.gradient_accumulation_steps", "model.tokens_per_microbatch"),
-            *("model.eval_batch_size", "datasets.*.weight", "loss.beta", "loss.tau"),
+            *("model.eval_batch_size", "datasets.*.weight", "loss.beta", "loss.tau", "peft.r", "peft.alpha"),
             *("target_kl", "sync_reference_every", "sync_reference_mixing", "loss.ppo_epochs", "loss.cliprange_value"),
         ),
     ),
@@ -68,6 +78,7 @@ def problems(config: Config, typed: Collection[str]) -> Iterator[str]:
     yield from _lengths(config)
     yield from _durations(config, typed)
     yield from _choices(config)
+    yield from _adapter(config)
     yield from _run_name(config)
 
 
@@ -111,8 +122,9 @@ def _durations(config: Config, typed: Collection[str]) -> Iterator[str]:
 
 
 def _choices(config: Config) -> Iterator[str]:
-    if config.optimizer not in OPTIMIZERS:
-        yield f"optimizer: torch.optim has no {config.optimizer}{_near(config.optimizer, OPTIMIZERS)}"
+    if config.optimizer not in (*OPTIMIZERS, *BITSANDBYTES):
+        hint = _near(config.optimizer, (*OPTIMIZERS, *BITSANDBYTES))
+        yield f"optimizer: neither torch.optim nor bitsandbytes has {config.optimizer}{hint}"
     if config.lr_schedule not in SCHEDULES:
         yield f"lr_schedule: transformers has no {config.lr_schedule}{_near(config.lr_schedule, SCHEDULES)}"
     if not config.datasets:
@@ -121,6 +133,24 @@ def _choices(config: Config) -> Iterator[str]:
         yield "model: neither name_or_path nor architecture is set"
     if config.chat_template not in ("auto", "archangel") and not Path(config.chat_template).is_file():
         yield f"chat_template: {config.chat_template} is neither auto nor archangel nor a file here"
+
+
+def _adapter(config: Config) -> Iterator[str]:
+    peft = config.peft
+    names = peft.target_modules
+    listed = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    if names != "all-linear" and not listed:
+        yield f"peft.target_modules: all-linear or a list of names, [q_proj,v_proj] for example, not {names}"
+    if not 0 <= peft.dropout < 1:
+        yield f"peft.dropout: must be at least 0 and below 1, not {peft.dropout:g}"
+    if peft.r is None:
+        if peft.quantization is not None:
+            yield f"peft.quantization: weights in {peft.quantization} cannot be trained; add peft=qlora or peft.r=16"
+        if peft.use_dora or peft.merge_on_export:
+            key = "use_dora" if peft.use_dora else "merge_on_export"
+            yield f"peft.{key}: there is no adapter; choose peft=lora, peft=dora or peft=qlora"
+    elif config.sync_reference_every is not None:
+        yield "sync_reference_every: under an adapter the reference is the frozen model; leave it out, or peft=none"
 
 
 def _run_name(config: Config) -> Iterator[str]:
@@ -135,10 +165,15 @@ def _run_name(config: Config) -> Iterator[str]:
 
 
 def _near(name: str, known: Collection[str]) -> str:
-    folded = {other.casefold(): other for other in known}
-    if name.casefold() in folded:
-        return f" (did you mean `{folded[name.casefold()]}`?)"
+    folded = {_folded(other): other for other in known}
+    if _folded(name) in folded:
+        return f" (did you mean `{folded[_folded(name)]}`?)"
     return nearest(name, known) or f"; there are {', '.join(known)}"
+
+
+def _folded(name: str) -> str:
+    """transformers' paged_adamw_8bit and adamw_torch_fused are PagedAdamW8bit and AdamW."""
+    return re.sub(r"[_-]|torch|bnb|fused", "", name.casefold())
 
 
 def rehearse(config: Config) -> Iterator[str]:
@@ -154,7 +189,9 @@ def rehearse(config: Config) -> Iterator[str]:
     key = "optimizer"
     try:
         optimizer = make_optimizer(config, parameters)
-        optimizer.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # paged optimizers are not paged on a CPU, where this is
+            optimizer.step()
         key = "lr_schedule"
         schedule = make_schedule(config, optimizer, n_steps=10)
         optimizer.step()  # torch warns where a schedule moves before its optimizer

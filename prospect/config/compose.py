@@ -133,6 +133,8 @@ class Composer:
         choices = dict(own.choices)
         if set(base.values["datasets"]) != set(usual.values["datasets"]):
             choices["datasets"] = "-".join(sorted(base.values["datasets"]))
+        if choices.get("peft") == "none":
+            choices["peft"] = None
         return choices, own.values, base.values
 
     def sweep(self, words: Sequence[str], asked: bool) -> list[list[str]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 
@@ -25,11 +26,12 @@ def help_text() -> str:
     groups = [_choices(folder) for folder in sorted(CONFIG.iterdir()) if folder.is_dir()]
     keys = (CONFIG / "config.yaml").read_text(encoding="utf-8").split("\n\n", 1)[1].partition("\nhydra:")[0].rstrip()
     model = (CONFIG / "model" / "_base.yaml").read_text(encoding="utf-8").partition("\n")[2].rstrip()
-    nested = "\n".join(f"  {line}" for line in model.splitlines())
+    peft = (CONFIG / "peft" / "none.yaml").read_text(encoding="utf-8").partition("\n")[2].rstrip()
+    nested = [f"{name}:\n{indent(own, '  ')}" for name, own in (("model", model), ("peft", peft))]
     return "\n".join(
         [
             *(_BEGIN, "CHOICES (group=name; several as datasets=[a,b])", *groups, ""),
-            *("KEYS (key=value; nested ones as model.batch_size=64)", "", keys, "model:", nested),
+            *("KEYS (key=value; nested ones as model.batch_size=64)", "", keys, *nested),
         ]
     )
 

@@ -15,8 +15,9 @@ from prospect.config.schema import Config
 NEUTRAL = (
     *("exp_name", "mode", "debug", "cache_dir", "local_run_dir", "wandb", "tensorboard", "parallel"),
     *("do_first_eval", "minimum_log_interval_secs", "save_every", "intermediate_checkpoints", "keep_checkpoints"),
-    *("split", "out", "n_samples", "samples_dir", "samples_per_prompt", "saved_policy", "temperature", "top_p"),
-    *("max_new_tokens", "category_temperatures", "cache_reference_logprobs", "probes"),
+    *("split", "out", "repo", "private", "n_samples", "samples_dir", "samples_per_prompt", "saved_policy"),
+    *("temperature", "top_p", "max_new_tokens", "category_temperatures", "cache_reference_logprobs", "probes"),
+    *("peft.merge_on_export",),
     *("model.name", "model.eval_batch_size", "model.tokens_per_microbatch", "model.gradient_accumulation_steps"),
     *("model.activation_checkpointing", "model.use_flash_attention"),
     *("loss.name", "loss.dataloader", "loss.use_reference_model"),
@@ -44,7 +45,7 @@ def default_name(choices: Mapping[str, str | None], values: Mapping[str, Any], b
     """<loss>_<model>, then what differs from ``base`` (the same choices, no key set) or is no default choice."""
     there, ours = deciding(base), deciding(values)
     parts = {key: _text(value) for key, value in ours.items() if there.get(key, _ABSENT) != value}
-    parts |= {group: chosen for group in ("datasets", "experiment") if (chosen := choices.get(group))}
+    parts |= {group: chosen for group in ("datasets", "experiment", "peft") if (chosen := choices.get(group))}
     name = "_".join(
         [f"{choices['loss']}_{choices['model']}", *(f"{key}-{parts[key]}" for key in sorted(parts, key=_rank))]
     )

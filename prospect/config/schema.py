@@ -22,6 +22,8 @@ class Mode(StrEnum):
     alpacaeval = "alpacaeval"
     mtbench = "mtbench"
     probe = "probe"
+    merge = "merge"
+    push = "push"
 
 
 class Split(StrEnum):
@@ -60,6 +62,12 @@ class DType(StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+
+class Quantization(StrEnum):
+    """How frozen weights are kept in fewer bits."""
+
+    nf4 = "nf4"
 
 
 class WandbMode(StrEnum):
@@ -103,6 +111,20 @@ class ModelConfig:
     tokens_per_microbatch: int = 4096
     eval_batch_size: int = 16
     use_flash_attention: bool = False
+
+
+@dataclass(slots=True)
+class PeftConfig:
+    """An adapter, trained instead of the model's own weights; ``r`` null: there is none."""
+
+    r: int | None = None
+    alpha: float = 16
+    dropout: float = 0.0
+    target_modules: Any = "all-linear"  # or a list of names
+    use_dora: bool = False
+    quantization: Quantization | None = None
+    double_quant: bool = True
+    merge_on_export: bool = False
 
 
 @dataclass(slots=True)
@@ -150,6 +172,7 @@ class Config:
     loss: Any = None
     model: ModelConfig = field(default_factory=ModelConfig)
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
+    peft: PeftConfig = field(default_factory=PeftConfig)
 
     exp_name: str | None = None
     mode: Mode = Mode.train
@@ -193,6 +216,8 @@ class Config:
 
     split: Split = Split.test
     out: str | None = None
+    repo: str | None = None
+    private: bool = True
 
     n_samples: int | None = 128
     samples_dir: str = "samples"

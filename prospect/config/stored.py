@@ -77,7 +77,7 @@ def _set(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         *parents, last = override.key_or_group.split(".")
         if override.is_sweep_override():
             raise UserError(f"{word}: one value at a time here")
-        if not parents and last in ("loss", "model", "datasets"):
+        if not parents and last in ("loss", "model", "datasets", "peft"):
             raise UserError(f"{word}: a run keeps its {last}; single keys can be set: ++{last}.<key>=<value>")
         if parents[:1] == ["datasets"] and len(parents) == 2:
             _add_dataset(values, parents[1], CONFIG / "datasets" / f"{parents[1]}.yaml")

@@ -142,11 +142,14 @@ def _one_sequence(
     return weights @ value.repeat_interleave(repeats, 1)
 
 
-def choose(use_flash_attention: bool, device: torch.device) -> tuple[str, str]:
+def choose(use_flash_attention: bool, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
     """The implementation to ask transformers for, and the words that tell the user which it is."""
     if device.type != "cuda":
         said = " (flash-attn runs on CUDA only)" if use_flash_attention else ""
         return NAME, f"one SDPA call a sequence{said}"
+    if dtype == torch.float32:
+        said = ", flash-attn too" if use_flash_attention else ""
+        return NAME, f"one SDPA call a sequence (the varlen kernel wants 16 bits{said})"
     if use_flash_attention and importlib.util.find_spec("flash_attn") is not None:
         return NAME_FLASH, "flash-attn (varlen)"
     said = "; flash-attn is not installed, this is the same kernel" if use_flash_attention else ""

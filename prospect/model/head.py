@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prospect.errors import UserError
+from prospect.model.adapter import covers_rows, output_weights
 
 TILE = 256  # positions; a tile of 128k vocabulary in float32 is 131 MB
 
@@ -24,7 +25,7 @@ TILE = 256  # positions; a tile of 128k vocabulary in float32 is 131 MB
 class Head:
     """The output layer of a causal language model and what follows it."""
 
-    linear: nn.Linear
+    linear: Any  # nn.Linear, or peft's cover on one in which rows of some tokens are trained
     scale: float = 1.0
     softcap: float | None = None
 
@@ -32,7 +33,7 @@ class Head:
     def of(cls, model: PreTrainedModel) -> Head:
         """Read from a transformers model; refuses an output layer that is not linear."""
         linear = model.get_output_embeddings()
-        if not isinstance(linear, nn.Linear):
+        if not isinstance(linear, nn.Linear) and not covers_rows(linear):
             raise UserError(f"model: {type(model).__name__} has no linear output layer")
         config = model.config
         scale = getattr(config, "logit_scale", None) or 1.0
@@ -41,10 +42,11 @@ class Head:
 
     def logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """log p(targets[i] | hidden[i]); hidden [N, H], targets [N] -> [N] float32 (float64 for a float64 model)."""
+        weight, bias = output_weights(self.linear)
         device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.linear.weight.dtype
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         apply: Any = _TokenLogps.apply
-        result = apply(hidden, self.linear.weight, self.linear.bias, targets, self, dtype)
+        result = apply(hidden, weight, bias, targets, self, dtype)
         assert isinstance(result, Tensor)
         return result
 

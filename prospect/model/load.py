@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from prospect.checkpoint.lineage import Base, base_of, located
 from prospect.checkpoint.origin import Origin, resolve
 from prospect.config.schema import Config, DType, ModelConfig
 from prospect.errors import MachineError, UserError
+from prospect.logs import log
 from prospect.model import attention
+from prospect.model.adapter import Adapter, merged, put_back, round_as_quantized
 from prospect.model.control import ControlTokens, add_control_rows
 from prospect.model.policy import Policy
 
 _EOS, _PAD = "<|endoftext|>", "<|pad|>"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +40,24 @@ class Precision:
     """Dtype of the computations; the policy's weights and the optimizer's state stay in float32."""
 
     compute: torch.dtype
+    said: str = ""  # the device and why it computes in this dtype
 
     @classmethod
     def of(cls, wanted: DType | None, device: torch.device) -> Precision:
         """As configured, else bfloat16 on a GPU that has it and float32 elsewhere."""
-        capable = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        if wanted is None:
-            return cls(torch.bfloat16 if capable else torch.float32)
-        if wanted is DType.bfloat16 and device.type == "cuda" and not capable:
-            raise MachineError("model.policy_dtype: this GPU has no bfloat16; set model.policy_dtype=float32")
-        return cls(torch.bfloat16 if wanted is DType.bfloat16 else torch.float32)
+        if device.type != "cuda":
+            chosen = torch.bfloat16 if wanted is DType.bfloat16 else torch.float32
+            return cls(chosen, f"{device.type} ({torch.backends.cpu.get_cpu_capability()})")
+        properties = torch.cuda.get_device_properties(device)
+        major, minor = torch.cuda.get_device_capability(device)
+        name = f"{properties.name} (capability {major}.{minor}, {properties.total_memory / 2**30:.0f} GiB)"
+        if wanted is DType.bfloat16 and major < 8:
+            raise MachineError(f"model.policy_dtype: {name} has no bfloat16; set model.policy_dtype=float32")
+        if wanted is not None:
+            return cls(torch.bfloat16 if wanted is DType.bfloat16 else torch.float32, f"{name}, dtype as configured")
+        if major < 8:
+            return cls(torch.float32, f"{name}, too old for bfloat16; float16 would lose small gradients")
+        return cls(torch.bfloat16, f"{name}, which has bfloat16")
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -67,6 +79,8 @@ def load_tokenizer(
         for folder in folders:
             if (folder / "tokenizer_config.json").is_file():
                 return _tokenizer(str(folder))
+    if origin is not None and origin.is_adapter:
+        return _tokenizer(base_of(origin.path).name)
     name = model.tokenizer_name_or_path or model.name_or_path
     if name is not None:
         return _tokenizer(name, revision=model.revision, trust_remote_code=model.trust_remote_code)
@@ -94,38 +108,16 @@ def load_model(
     tokenizer: PreTrainedTokenizerBase,
     implementation: str,
     control: ControlTokens | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
-    """Weights in float32, dropout off; with a row for each control token.
+    """Weights in ``dtype``, dropout off; an adapter merged into its model, and a row for each control token.
 
     Raises:
         UserError: no model is named, a checkpoint of another architecture, a reward model.
     """
-    spec = config.model
-    model: PreTrainedModel
-    if origin is not None and not origin.is_state_dict:
-        model = pretrained(
-            AutoModelForCausalLM, str(origin.path), dtype=torch.float32, attn_implementation=implementation
-        )
-    elif spec.name_or_path is not None:
-        model = pretrained(
-            AutoModelForCausalLM,
-            spec.name_or_path,
-            dtype=torch.float32,
-            attn_implementation=implementation,
-            revision=spec.revision,
-            trust_remote_code=spec.trust_remote_code,
-        )
-    elif spec.architecture is not None:
-        torch.manual_seed(config.seed)
-        special = ("bos_token_id", "eos_token_id", "pad_token_id")
-        shape = AutoConfig.for_model(**{**spec.architecture, **{name: getattr(tokenizer, name) for name in special}})
-        model = AutoModelForCausalLM.from_config(shape, attn_implementation=implementation, dtype=torch.float32)
-    else:
-        raise UserError("model: neither name_or_path nor architecture is set")
-    if origin is not None and origin.is_state_dict:
-        _load_state(model, origin.path)
+    model = _weights(config, origin, tokenizer, implementation, dtype)
     if any("SequenceClassification" in name for name in model.config.architectures or ()):
-        name = spec.name_or_path if origin is None else origin.path
+        name = config.model.name_or_path if origin is None else origin.path
         raise UserError(f"model: {name} is a reward model: it scores answers and writes none")
     if control is not None:
         add_control_rows(model, tokenizer, control, config.seed)
@@ -150,12 +142,77 @@ def fitted(model: PreTrainedModel, config: Config, tokenizer: PreTrainedTokenize
     return model
 
 
+def load_base(
+    config: Config, base: Base, adapter: Path, tokenizer: PreTrainedTokenizerBase, implementation: str
+) -> PreTrainedModel:
+    """The model under an adapter with the values that it had in training, in float32."""
+    origin = located(base, adapter, Path(config.cache_dir))
+    spec = replace(config.model, name_or_path=base.name, revision=base.revision, architecture=None)
+    model = _weights(replace(config, model=spec), origin, tokenizer, implementation, _DTYPES[base.dtype])
+    if base.quantization is not None:
+        round_as_quantized(model, base.double_quant)
+    nn.Module.to(model, torch.float32)
+    return model
+
+
+def load_with_adapter(config: Config, folder: Path, tokenizer: PreTrainedTokenizerBase, implementation: str) -> Adapter:
+    """An adapter in the model that it was trained in, in float32."""
+    base = base_of(folder)
+    model = load_base(config, base, folder, tokenizer, implementation)
+    adapter = put_back(model, folder, base, trained=False)
+    learned = {str(tokenizer.convert_ids_to_tokens(i)): i for i in adapter.new_tokens()}
+    if learned:
+        model.config.control_tokens = {**(getattr(model.config, "control_tokens", None) or {}), **learned}
+    return adapter
+
+
+def _weights(
+    config: Config,
+    origin: Origin | None,
+    tokenizer: PreTrainedTokenizerBase,
+    implementation: str,
+    dtype: torch.dtype,
+) -> PreTrainedModel:
+    spec = config.model
+    form = {"dtype": dtype, "attn_implementation": implementation}
+    model: PreTrainedModel
+    if origin is not None and origin.is_adapter:
+        log.info("adapter: %s is merged into %s", origin.path, base_of(origin.path).name)
+        model = merged(load_with_adapter(config, origin.path, tokenizer, implementation))
+        nn.Module.to(model, dtype)
+    elif origin is not None and not origin.is_state_dict:
+        model = pretrained(AutoModelForCausalLM, str(origin.path), **form)
+    elif spec.name_or_path is not None:
+        remote = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+        model = pretrained(AutoModelForCausalLM, spec.name_or_path, **form, **remote)
+        if model._hf_peft_config_loaded:  # transformers has put it on: every weight would be trained, and none merged
+            raise UserError(
+                f"model.name_or_path: {spec.name_or_path} is an adapter; give its folder as model.load_from"
+            )
+    elif spec.architecture is not None:
+        torch.manual_seed(config.seed)
+        special = ("bos_token_id", "eos_token_id", "pad_token_id")
+        shape = AutoConfig.for_model(**{**spec.architecture, **{name: getattr(tokenizer, name) for name in special}})
+        model = AutoModelForCausalLM.from_config(shape, attn_implementation=implementation, dtype=torch.float32)
+        nn.Module.to(model, dtype)
+    else:
+        raise UserError("model: neither name_or_path nor architecture is set")
+    if origin is not None and origin.is_state_dict:
+        _load_state(model, origin.path)
+    return model
+
+
+def precision_of(config: Config, device: torch.device, trained: bool = True) -> Precision:
+    """Dtype of the policy's or of the reference model's computations."""
+    dtype = config.model.policy_dtype if trained else config.model.reference_dtype or config.model.policy_dtype
+    return Precision.of(dtype, device)
+
+
 def make_policy(
     model: PreTrainedModel, config: Config, device: torch.device, trained: bool = True, kind: type[Policy] = Policy
 ) -> Policy:
     """Put a model on its device, ready to compute."""
-    dtype = config.model.policy_dtype if trained else config.model.reference_dtype or config.model.policy_dtype
-    precision = Precision.of(dtype, device)
+    precision = precision_of(config, device, trained)
     nn.Module.to(model, device)
     if trained and config.model.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -165,7 +222,7 @@ def make_policy(
 
 def attention_for(config: Config, device: torch.device) -> tuple[str, str]:
     """The attention implementation of this run, and how to call it in front of its user."""
-    return attention.choose(config.model.use_flash_attention, device)
+    return attention.choose(config.model.use_flash_attention, device, precision_of(config, device).compute)
 
 
 def _load_state(model: PreTrainedModel, file: Path) -> None:

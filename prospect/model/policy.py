@@ -13,18 +13,24 @@ from transformers import PreTrainedModel
 from prospect.batch import Batch, Logps, Outputs
 from prospect.errors import UserError
 from prospect.model import attention
+from prospect.model.adapter import Adapter
 from prospect.model.head import Head
 from prospect.model.value_head import ValueHead
 
 
 @dataclass(slots=True)
 class Policy:
-    """A model on one device. ``autocast`` is the dtype of its computations where that is not the weights' own."""
+    """A model on one device. ``autocast`` is the dtype of its computations where that is not the weights' own.
+
+    ``adapter``: what is trained in it, if not all of it; ``dropout`` its share, which only passes with gradients have.
+    """
 
     model: PreTrainedModel
     device: torch.device
     autocast: torch.dtype | None = None
     value_head: ValueHead | None = None
+    adapter: Adapter | None = None
+    dropout: float = 0.0
     head: Head = field(init=False)
 
     def __post_init__(self) -> None:
@@ -41,6 +47,8 @@ class Policy:
 
     def logps(self, batch: Batch) -> Logps:
         """log p of each trained token, with gradients where the caller has not switched them off."""
+        if self.dropout:
+            self.model.train(torch.is_grad_enabled())
         with self.precision():
             hidden = self.hidden(batch.input_ids, batch.positions, batch.bounds)[batch.scored]
             tokens = self.head.logps(hidden, batch.targets)
@@ -56,6 +64,10 @@ class Policy:
             packing=attention.Packing.of(bounds, self.device),
         ).last_hidden_state[0]
         return hidden
+
+    def adapter_off(self) -> AbstractContextManager[object]:
+        """The context in which this is the model that training started from, if an adapter is all that was trained."""
+        return self.adapter.off() if self.adapter is not None else nullcontext()
 
     def precision(self) -> AbstractContextManager[object]:
         """The context in which forward passes run."""

@@ -89,7 +89,7 @@ class RewardModel:
             raise UserError(f"{key}: the tokenizer of {folder} has no chat template")
         if not _is_classifier(pretrained(AutoConfig, str(folder))):
             raise UserError(f"{key}: {folder} holds no sequence classifier (a run of loss=reward leaves one)")
-        implementation, _ = attention.choose(False, device)
+        implementation, _ = attention.choose(False, device, autocast or torch.float32)
         model = _classifier(str(folder), implementation)
         nn.Module.to(model, device)
         model.eval()
@@ -123,7 +123,9 @@ def load_scorer(
     """
     spec = config.model
     options = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code} if origin is None else {}
-    name = spec.name_or_path if origin is None else None if origin.is_state_dict else str(origin.path)
+    name = (
+        spec.name_or_path if origin is None else None if origin.is_state_dict or origin.is_adapter else str(origin.path)
+    )
     if name is not None and _is_classifier(pretrained(AutoConfig, name, **options)):
         model = fitted(_classifier(name, implementation, **options), config, tokenizer)
     else:

@@ -23,7 +23,7 @@ class Reference(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveReference:
-    """A frozen model beside the policy, which may follow it in steps."""
+    """A frozen model beside the policy, which may follow it in steps, or the policy itself with its adapter off."""
 
     policy: Policy
 
@@ -35,7 +35,7 @@ class LiveReference:
 
     def logps(self, batch: Batch) -> Logps:
         """A forward pass."""
-        with torch.no_grad():
+        with torch.no_grad(), self.policy.adapter_off():
             return self.policy.logps(batch)
 
 

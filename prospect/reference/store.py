@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from prospect.model.adapter import reference_state
+
 Values = NDArray[np.float32]
 
 
@@ -58,9 +60,9 @@ _HAS = "SELECT 1 FROM logps WHERE key = ?"
 
 
 def weights_digest(model: nn.Module, precision: str) -> str:
-    """Hash of all weights and buffers of a model and of the precision it computes in."""
+    """Hash of all weights and buffers of a model, without its adapter, and of the precision it computes in."""
     digest = hashlib.sha256(precision.encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(reference_state(model.state_dict()).items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]

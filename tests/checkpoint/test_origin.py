@@ -29,6 +29,14 @@ def test_a_run_by_all_its_names(cache: Path, name: str, absolute: bool) -> None:
     assert resolve(given, cache) == Origin(cache / "my_sft" / "LATEST", is_state_dict=False)
 
 
+def test_an_adapter(cache: Path) -> None:
+    assert resolve("adapter", cache) == Origin(cache / "adapter", is_state_dict=False, is_adapter=True)
+    (cache / "adapter/config.json").touch()  # some come with their base model's
+    assert resolve("adapter", cache).is_adapter
+    (cache / "adapter/model.safetensors").touch()
+    assert not resolve("adapter", cache).is_adapter
+
+
 def test_a_plain_model_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("plain", cache).path == cache / "plain"
     monkeypatch.chdir(cache)
@@ -44,7 +52,6 @@ def test_a_real_old_policy_file(cache: Path, name: str) -> None:
     ("name", "message"),
     [
         ("my_sfd/LATEST", r"model.load_from: there is no .*my_sfd/LATEST \(did you mean `my_sft`\?\)"),
-        ("adapter", "holds an adapter; merge it"),
         ("empty", r"holds no model \(no config.json in it\)"),
         ("/nowhere/at/all", "model.load_from: there is no /nowhere/at/all$"),
     ],

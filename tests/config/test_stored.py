@@ -106,6 +106,6 @@ def test_eval_command(run: tuple[Path, Config], capsys: pytest.CaptureFixture[st
     assert eval_command([f"--config-path={run[0]}"], trainers.losses, job) == 2
     assert eval_command(["++mode=eval"], trainers.losses, job) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "error: mode: say what to do with the run: ++mode=sample, eval, alpacaeval, mtbench, probe",
+        "error: mode: say what to do with the run: ++mode=sample, eval, alpacaeval, mtbench, probe, merge, push",
         "error: --config-path: give the run folder or its config.yaml",
     ]

@@ -14,6 +14,7 @@ import trainers
 from prospect.config import schema
 from prospect.config.compose import CONFIG, Composer, composer
 from prospect.config.convert import flatten
+from prospect.config.identity import default_name
 from prospect.config.names import keys
 from prospect.config.typed import checked
 
@@ -115,7 +116,9 @@ def test_files_are_short_and_say_what_they_are(file: Path) -> None:
         assert len(lines) <= 18
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "model/_base.yaml", *(f"loss/{name}.yaml" for name in names("loss"))])
+@pytest.mark.parametrize(
+    "file", ["config.yaml", "model/_base.yaml", "peft/none.yaml", *(f"loss/{name}.yaml" for name in names("loss"))]
+)
 def test_every_key_has_a_comment(file: str) -> None:
     bare = [
         line
@@ -135,3 +138,15 @@ def test_every_key_is_read_by_some_code() -> None:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert {key.rsplit(".", 1)[-1] for key in keys() if key != "loss"} - read == set()
+
+
+@pytest.mark.parametrize("peft", names("peft"))
+def test_every_kind_of_adapter_composes_and_names_its_run(peft: str, hydra: Composer) -> None:
+    words = hydra.words(["loss=dpo", "model=tiny", f"peft={peft}"])
+    made = checked(hydra.compose(words).values, (), trainers.losses).peft
+    assert (made.r is None, made.use_dora, made.quantization == "nf4") == (
+        peft == "none",
+        peft == "dora",
+        peft == "qlora",
+    )
+    assert default_name(*hydra.name_parts(words)) == ("dpo_tiny" if peft == "none" else f"dpo_tiny_peft-{peft}")

@@ -47,13 +47,17 @@ def test_attention_sinks_are_refused() -> None:
 
 def test_the_choice_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
-    assert choose(False, CPU) == (NAME, "one SDPA call a sequence")
-    assert "CUDA only" in choose(True, CPU)[1]
+    assert choose(False, CPU, torch.float32) == (NAME, "one SDPA call a sequence")
+    assert "CUDA only" in choose(True, CPU, torch.float32)[1]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert choose(True, cuda) == (
+    assert choose(True, cuda, torch.bfloat16) == (
         NAME,
         "torch varlen (FlashAttention-2; flash-attn is not installed, this is the same kernel)",
     )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert choose(True, cuda)[0] == NAME_FLASH
-    assert choose(False, cuda)[0] == NAME
+    assert choose(True, cuda, torch.bfloat16)[0] == NAME_FLASH
+    assert choose(False, cuda, torch.bfloat16)[0] == NAME
+    assert choose(True, cuda, torch.float32) == (
+        NAME,
+        "one SDPA call a sequence (the varlen kernel wants 16 bits, flash-attn too)",
+    )

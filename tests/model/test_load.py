@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -160,6 +161,35 @@ def test_precision() -> None:
     assert Precision.of(None, CPU).autocast is None
     assert Precision.of(DType.float32, CPU).autocast is None
     assert Precision.of(DType.bfloat16, CPU).autocast is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("capability", "wanted", "compute", "said"),
+    [
+        ((9, 0), None, torch.bfloat16, "GPU (capability 9.0, 80 GiB), which has bfloat16"),
+        ((8, 0), DType.float32, torch.float32, "GPU (capability 8.0, 80 GiB), dtype as configured"),
+        ((7, 5), None, torch.float32, "too old for bfloat16; float16 would lose small gradients"),
+        ((7, 5), DType.bfloat16, None, r"model.policy_dtype: GPU \(capability 7.5, 80 GiB\) has no bfloat16"),
+    ],
+)
+def test_precision_by_what_a_gpu_can(
+    capability: tuple[int, int],
+    wanted: DType | None,
+    compute: torch.dtype | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(name="GPU", total_memory=80 * 2**30)
+    )
+    if compute is None:
+        with pytest.raises(MachineError, match=said):
+            Precision.of(wanted, torch.device("cuda"))
+        return
+    found = Precision.of(wanted, torch.device("cuda"))
+    assert found.compute == compute
+    assert said in found.said
 
 
 def test_a_policy_is_prepared_as_configured(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
