@@ -197,8 +197,8 @@ def gradients(
 
 
 def distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """|one − other| / |other|."""
-    return float((one - other).norm() / other.norm())
+    """|one − other| / |other|; 0 where both are the same, all zeros too."""
+    return 0.0 if torch.equal(one, other) else float((one - other).norm() / other.norm())
 
 
 def packed(ids: list[list[int]]) -> Batch:
