@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dataloaders import load_examples
 from dataloaders.example import Drops
-from dataloaders.order import Order, derangement, nested_subset
+from dataloaders.order import Order, Partner, derangement, nested_subset
 from dataloaders.packing import Sequence, length, mismatched, pack, sequences, split_by_budget
 from dataloaders.records import RecordKind, records
 from dataloaders.store import Recipe, TokenStore, open_store
@@ -101,10 +101,15 @@ class Data:
             chunks[-1].append(record)
         return found
 
-    def mismatches(self, records: Seq[Tokenized], number: int) -> list[Sequence | None]:
+    def mismatches(
+        self, records: Seq[Tokenized], number: int, partner: Partner = Partner.drawn
+    ) -> list[Sequence | None]:
         """For each record of a step its prompt with the answer to another prompt of it; None where there is none."""
         keys = np.array([record.prompt_key for record in records], dtype=np.int64)
         partners = derangement(keys, self.config.seed, number)
+        if partner is not Partner.drawn:  # whatever its prompt
+            turn = -1 if partner is Partner.following else 1
+            partners = np.roll(np.arange(len(records)), turn) if len(records) > 1 else np.array([-1])
         limit = self.config.model.max_length
         return [
             None if j < 0 else mismatched(record, records[j], limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,14 @@ class Order:
         good, bad = shuffled[flags], shuffled[~flags]
         rarer = min(len(good), len(bad))
         return np.stack([good[:rarer], bad[:rarer]], axis=1).reshape(-1)
+
+
+class Partner(StrEnum):
+    """Whose answer a record's prompt is put before: one to another prompt, drawn by seed, or that of a neighbour."""
+
+    drawn = "drawn"
+    following = "following"
+    preceding = "preceding"
 
 
 def derangement(prompt_keys: NDArray[np.int64], *key: int) -> Indices:

@@ -52,10 +52,15 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
-YAMLS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(Path("config/loss").glob("*.yaml"))}
+CHECKOUT = Path(__file__).parents[1]
+YAMLS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((CHECKOUT / "config" / "loss").glob("*.yaml"))}
 LOSSES = tuple(YAMLS)
 # Losses that have golden values; one's own need not.
-SHIPPED = {name.split("/")[0] for file in Path("tests/golden").glob("*.json") for name in json.loads(file.read_text())}
+SHIPPED = {
+    name.split("/")[0]
+    for file in (CHECKOUT / "tests" / "golden").glob("*.json")
+    for name in json.loads(file.read_text())
+}
 # Each way that a step can go: one or two passes, terms, mismatched answers, a memory, no reference, another head.
 WAYS = (
     "sft",
@@ -162,7 +167,7 @@ def trainer_and_engine(
         reference = LiveReference(frozen)
         if not live:
             store = ReferenceStore(Path(config.cache_dir) / "reference", config.exp_name or "run")
-            fill(store, data, trainer.needs_mismatched, True, lambda: frozen, world)
+            fill(store, data, trainer.draw(data), True, lambda: frozen, world)
             reference = CachedReference(store)
     learn(policy, data)
     return trainer, Engine(policy, reference, data, world)

@@ -29,7 +29,9 @@ def step_facts(folder: Path, loss: str, world: World) -> dict[str, Any]:
         for item in engine.data.mismatches(engine.data.step(number), number)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        plant(patch, BasicTrainer.step, "counts(records)", "dict.fromkeys(Over, max(1, len(mine)) * world.size)")
+        mine = "len(rank_share(records, engine.world.rank, engine.world.size))"
+        alone = f"dict.fromkeys(Over, max(1, {mine}) * engine.world.size)"
+        plant(patch, BasicTrainer.step, "counts(records)", alone)
         planted = tiny.gradients(trainer, engine, STEPS[1])[1]
     return {
         "planted": planted,

@@ -7,8 +7,10 @@ processes: gradients do not depend on packing, micro-batching, accumulation or w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -106,10 +108,39 @@ class BasicTrainer:
         With ``train`` this process's part of the gradients of Σ losses / count is added to the parameters; ``update``
         counts those made on these records before.
         """
+        count = counts(records)
+        others = self.mismatches(engine.data, records, number) if self.needs_mismatched else [None] * len(records)
+        if self.needs_mismatched and not any(others):
+            log.warning("step %d: all its answers belong to one prompt; the reference point is 0", number)
+        tallies, at = [], 0
+        for part in self.scopes(records):
+            tallies.append(self._pass(part, others[at : at + len(part)], count, engine, train))
+            at += len(part)
+        return Tally.joined(tallies)
+
+    def scopes(self, records: Seq[Tokenized]) -> list[Seq[Tokenized]]:
+        """The records of a step, in groups that have a reference point of their own; one, but for compatibility."""
+        return [records]
+
+    def mismatches(self, data: Data, records: Seq[Tokenized], number: int) -> list[Sequence | None]:
+        """For each record of a step what the reference point is estimated on, as ``Data.mismatches`` gives it."""
+        return data.mismatches(records, number)
+
+    def draw(self, data: Data) -> Callable[[Seq[Tokenized], int], list[Sequence | None]] | None:
+        """``mismatches`` on these data, where the loss needs any."""
+        return partial(self.mismatches, data) if self.needs_mismatched else None
+
+    def _pass(
+        self,
+        records: Seq[Tokenized],
+        others: Seq[Sequence | None],
+        count: dict[Over, int],
+        engine: Engine,
+        train: bool,
+    ) -> Tally:
         data, world = engine.data, engine.world
         mine = rank_share(records, world.rank, world.size)
-        count = counts(records)
-        kl = self._mismatched(records, mine, number, engine) if self.needs_mismatched else None
+        kl = self._mismatched([others[i] for i in mine], engine) if self.needs_mismatched else None
         batches = [b.to(engine.policy.device) for b in data.microbatches([records[i] for i in mine])]
         if self.whole_batch:
             return self._whole_batch(batches, count, engine, kl, train)
@@ -158,13 +189,10 @@ class BasicTrainer:
             self._tally(tally, loss, policy, reference, chosen)
         return tally
 
-    def _mismatched(self, records: Seq[Tokenized], mine: Seq[int], number: int, engine: Engine) -> Mismatched:
+    def _mismatched(self, mine: Seq[Sequence | None], engine: Engine) -> Mismatched:
         """Logps of all processes' mismatched answers, without gradients: the policy's, and the reference's if any."""
         data, device = engine.data, engine.policy.device
-        everyone = data.mismatches(records, number)
-        own: list[Sequence] = [item for i in mine if (item := everyone[i]) is not None]
-        if not any(everyone):
-            log.warning("step %d: all its answers belong to one prompt; the reference point is 0", number)
+        own: list[Sequence] = [item for item in mine if item is not None]
         models = [engine.policy] if engine.reference is None else [engine.policy, engine.reference]
         with torch.no_grad():
             batches = [b.to(device) for b in data.packed(own)]

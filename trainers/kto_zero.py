@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prospect.batch import Logps, Loss
-from trainers.humanline import humanline
-from trainers.kto import KTOTrainer, around
+from trainers.humanline import HumanlineConfig, humanline
+from trainers.kto import around
 from trainers.unpaired import UnpairedPreferenceTrainer
+from trainers.weights import WeightedConfig
 
 
 class KTOZeroTrainer(UnpairedPreferenceTrainer):
@@ -14,7 +17,11 @@ class KTOZeroTrainer(UnpairedPreferenceTrainer):
     paper = "Ethayarajh et al. 2024, ablations of the Archangel suite (arXiv 2402.01306)"
     formula = "{desirable_weight} [1 − σ({beta} h_w)], {undesirable_weight} [1 − σ(−{beta} h_l)]"
 
-    Config = KTOTrainer.Config
+    @dataclass(slots=True)
+    class Config(HumanlineConfig, WeightedConfig):
+        """As in KTO."""
+
+        beta: float = 0.1
 
     def at_start(self) -> dict[str, float]:
         """Half of the weight, where both kinds have the same."""

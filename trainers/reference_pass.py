@@ -8,6 +8,7 @@ an earlier run has stored is not computed again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
 from itertools import islice
 
 import numpy as np
@@ -15,20 +16,22 @@ import torch
 
 from dataloaders.loader import EVALUATION, Data
 from dataloaders.packing import Sequence, pack, sequences, split_by_budget
+from dataloaders.tokenization import Tokenized
 from prospect.model.policy import Policy
 from prospect.parallel import World
 from prospect.progress import progress
 from prospect.reference import ReferenceStore
 
+Draw = Callable[[Seq[Tokenized], int], list[Sequence | None]]  # the mismatched answers of a numbered step
 _WINDOW = 4096  # sequences looked at together: sorted by length, so that batches fill their budget
 
 
 def fill(
-    store: ReferenceStore, data: Data, mismatched: bool, train: bool, model: Callable[[], Policy], world: World
+    store: ReferenceStore, data: Data, draw: Draw | None, train: bool, model: Callable[[], Policy], world: World
 ) -> int:
     """Compute what the store lacks; ``model`` is called only if something is. Returns this process's sequences."""
     computed, policy = 0, None
-    items = (item for i, item in enumerate(needed(data, mismatched, train)) if i % world.size == world.rank)
+    items = (item for i, item in enumerate(needed(data, draw, train)) if i % world.size == world.rank)
     with progress("reference log-probabilities", None, "sequences", show=world.is_main) as bar:
         while window := list(islice(items, _WINDOW)):
             lacking = [window[i] for i in store.missing([item.key() for item in window])]
@@ -41,22 +44,22 @@ def fill(
     return computed
 
 
-def needed(data: Data, mismatched: bool, train: bool) -> Iterator[Sequence]:
-    """All sequences whose reference log-probabilities a run will ask for."""
+def needed(data: Data, draw: Draw | None, train: bool) -> Iterator[Sequence]:
+    """All sequences whose reference log-probabilities a run will ask for; ``draw``: its mismatched answers, if any."""
     chunks = [chunk for chunks in data.eval_chunks().values() for chunk in chunks]
     for records in chunks:
         for record in records:
             yield from sequences(record)
-    if mismatched:
+    if draw is not None:
         for number, records in enumerate(chunks, start=EVALUATION):
-            yield from (item for item in data.mismatches(records, number) if item is not None)
+            yield from (item for item in draw(records, number) if item is not None)
     if not train:
         return
     for index in np.unique(data.order.take(0, data.n_examples)):
         yield from sequences(data.train[int(index)])
-    if mismatched:
+    if draw is not None:
         for number in range(data.n_steps):
-            yield from (item for item in data.mismatches(data.step(number), number) if item is not None)
+            yield from (item for item in draw(data.step(number), number) if item is not None)
 
 
 def _compute(store: ReferenceStore, items: list[Sequence], policy: Policy, budget: int) -> None:

@@ -68,7 +68,7 @@ def graded(data: Data, reward_model: str, kind: RecordKind, world: World) -> Dat
 def _wanted(data: Data, kind: RecordKind) -> Iterator[Record]:
     """Every record that the run will show, with its texts."""
     config, training = data.config, data.train is not data.evaluation
-    names = {item.id for item in needed(data, mismatched=False, train=training)}
+    names = {item.id for item in needed(data, None, training)}
     splits = (Split.train, config.eval_split) if training else (config.split,)
     for name, dataset in config.datasets.items():
         for split in dict.fromkeys(splits):

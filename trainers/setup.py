@@ -199,7 +199,7 @@ def prepare_reference(
         return LiveReference(prepare_policy(config, origin_of(config), text, world, trained=False)), digest
     store = ReferenceStore(Path(config.cache_dir) / ".cache" / "reference", digest)
     train = data.train is not data.evaluation
-    computed = sum(world.gather(fill(store, data, trainer.needs_mismatched, train, model, world)))
+    computed = sum(world.gather(fill(store, data, trainer.draw(data), train, model, world)))
     log.info("reference: log-probabilities from %s, %d computed now", store.file, computed)
     return CachedReference(store), digest
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ from bench.job import LEARNING_RATE, Job, Row, Task
 from bench.meter import Meter
 from dataloaders.loader import Data
 from dataloaders.order import Indices, Order
-from dataloaders.packing import Sequence, length, mismatched
-from dataloaders.tokenization import Tokenized
+from dataloaders.packing import length
 from prospect.checkpoint.run import Run
 from prospect.checkpoint.state import Checkpoints, Position
 from prospect.config.schema import Config, DatasetConfig, ModelConfig
@@ -26,6 +24,7 @@ from prospect.parallel import World
 from prospect.progress import Progress
 from trainers import TRAINERS, make_trainer
 from trainers.basic import Engine
+from trainers.kto import Compat, KTOTrainer
 from trainers.loop import Loop
 from trainers.setup import prepare_data, prepare_policy, prepare_reference, prepare_text
 
@@ -38,7 +37,7 @@ def train(job: Job, rows: Seq[Row], scratch: Path, meter: Meter) -> None:
     trainer, world = make_trainer(config), World()
     text = prepare_text(config, None, trainer.control_tokens)
     data = prepare_data(config, trainer, text)
-    data = _InOrder(data.train, data.evaluation, _FileOrder(data.order.pools, [1.0], 0), config, len(rows))
+    data = Data(data.train, data.evaluation, _FileOrder(data.order.pools, [1.0], 0), config, len(rows))
     policy = prepare_policy(config, None, text, world)
     with meter.reference():
         reference, _ = prepare_reference(config, trainer, data, text, world, None, policy)
@@ -74,17 +73,12 @@ class _FileOrder(Order):
         return np.concatenate(self.pools)
 
 
-@dataclass(frozen=True, slots=True)
-class _InOrder(Data):
-    def mismatches(self, records: Seq[Tokenized], number: int) -> list[Sequence | None]:
-        limit = self.config.model.max_length
-        return [mismatched(record, records[i - 1], limit) for i, record in enumerate(records)]
-
-
 def _config(job: Job, rows: Seq[Row], scratch: Path) -> Config:
     file = scratch / "rows.jsonl"
     file.write_text("".join(json.dumps(row.columns(job.task)) + "\n" for row in rows), encoding="utf-8")
     loss = TRAINERS[_TRAINER[job.task]].Config(name=job.task, trainer=_TRAINER[job.task])
+    if isinstance(loss, KTOTrainer.Config):
+        loss.compat = Compat.trl  # the answer before as the mismatched one, whatever its prompt
     model = ModelConfig(
         name_or_path=str(job.model),
         policy_dtype=job.dtype,

@@ -23,7 +23,7 @@ def test_cached_equals_live(engine: Engine, tmp_path: Path) -> None:
     store = ReferenceStore(tmp_path, "x")
     assert isinstance(engine.reference, LiveReference)
     model = engine.reference.policy
-    fill(store, engine.data, True, True, lambda: model, World())
+    fill(store, engine.data, engine.data.mismatches, True, lambda: model, World())
     cached = CachedReference(store)
     for number in range(engine.data.n_steps):
         records = engine.data.step(number)
@@ -37,16 +37,19 @@ def test_cached_equals_live(engine: Engine, tmp_path: Path) -> None:
 
 def test_nothing_is_computed_twice(engine: Engine, tmp_path: Path) -> None:
     store = ReferenceStore(tmp_path, "x")
-    everything = {item.key() for item in needed(engine.data, True, True)}
-    count = fill(store, engine.data, True, True, lambda: engine.policy, World())
+    everything = {item.key() for item in needed(engine.data, engine.data.mismatches, True)}
+    count = fill(store, engine.data, engine.data.mismatches, True, lambda: engine.policy, World())
     assert count >= len(everything)
     assert store.missing(sorted(everything)) == []
-    assert fill(store, engine.data, True, True, lambda: pytest.fail("the model was loaded"), World()) == 0
+    assert (
+        fill(store, engine.data, engine.data.mismatches, True, lambda: pytest.fail("the model was loaded"), World())
+        == 0
+    )
 
 
 def test_evaluation_alone_needs_less(engine: Engine) -> None:
-    evaluation = {item.key() for item in needed(engine.data, True, False)}
-    everything = {item.key() for item in needed(engine.data, True, True)}
-    matched = {item.key() for item in needed(engine.data, False, True)}
+    evaluation = {item.key() for item in needed(engine.data, engine.data.mismatches, False)}
+    everything = {item.key() for item in needed(engine.data, engine.data.mismatches, True)}
+    matched = {item.key() for item in needed(engine.data, None, True)}
     assert evaluation < everything
     assert matched < everything

@@ -122,7 +122,7 @@ def test_planted_values_of_other_answers_are_seen(made: Callable[[str], Made], m
 def test_planted_mean_of_means_is_seen(
     made: Callable[[str], Made], loss: str, mean: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(monkeypatch, BasicTrainer.step, "self.mean(loss, count)", f"({mean})")
+    plant(monkeypatch, BasicTrainer._pass, "self.mean(loss, count)", f"({mean})")
     sizes = [length(record) for record in made(loss)[1].data.step(0)]
     last_alone = {"tokens_per_microbatch": sum(sizes) - sizes[-1]}
     assert difference(made(loss), last_alone)[1] > 1e-2
@@ -151,7 +151,7 @@ def test_planted_statistic_of_each_micro_batch_is_seen(
 def test_planted_kl_of_each_micro_batch_is_seen(made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(
         monkeypatch,
-        BasicTrainer.step,
+        BasicTrainer._pass,
         "policy, reference, chosen, kl)\n",
         "policy, reference, chosen, tuple(x.select(torch.arange(len(x)) < len(batch)) for x in kl))\n",
     )

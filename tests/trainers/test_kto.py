@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from dataloaders.packing import pack
 from prospect.config.schema import Config
 from prospect.metrics import Tally
 from tests import tiny
 from tests.planted import plant
 from tests.trainers.logps import logps
-from trainers.basic import _NONE
-from trainers.kto import KTOTrainer, around
+from trainers.basic import _NONE, BasicTrainer, Engine
+from trainers.kto import Compat, KTOTrainer, around
 
 # Log-ratios: two desirable answers 1.5 and −1, one undesirable 2.
 POLICY = (logps([-1.0, -0.5], [-4.0]), logps([-1.0, -1.0]))
@@ -121,3 +122,42 @@ def test_a_planted_bug_is_seen(
     wanted = trainer(0.5, 1.0, 0.5).loss(*arguments).losses.tolist()
     plant(monkeypatch, function, old, new)
     assert trainer(0.5, 1.0, 0.5).loss(*arguments).losses.tolist() != pytest.approx(wanted, abs=1e-3)
+
+
+def names(trainer: BasicTrainer, engine: Engine) -> list[str]:
+    """Whose answers stand after the prompts of a step, by place."""
+    records = engine.data.step(0)
+    ids = [record.id for record in records]
+    drawn = trainer.mismatches(engine.data, records, 0)
+    return [str(ids.index(item.id.split("~")[1])) for item in drawn if item is not None]
+
+
+@pytest.mark.parametrize(
+    ("compat", "partners"),
+    [
+        ("halos-legacy", "1 2 3 4 5 6 7 0"),  # the next of the batch
+        ("halos-main", "1 2 3 0 5 6 7 4"),  # the next of the micro-batch
+        ("trl", "3 0 1 2 7 4 5 6"),  # the one before in the micro-batch
+    ],
+)
+def test_reference_points_of_others_are_those_of_each_micro_batch(compat: str, partners: str, tmp_path: Path) -> None:
+    config = tiny.config(tmp_path, "kto", gradient_accumulation_steps=2)
+    config.loss.compat = Compat(compat)
+    trainer, engine = tiny.trainer_and_engine(config, live=True)
+    assert " ".join(names(trainer, engine)) == partners
+    metrics, gradient = tiny.gradients(trainer, engine)
+
+    # each half alone, with the answers of all its rows, weighs half
+    records, halves = engine.data.step(0), []
+    others = trainer.mismatches(engine.data, records, 0)
+    for half in (slice(0, 4), slice(4, 8)):
+        rows = [item for item in others[half] if item is not None]
+        with torch.no_grad():
+            both = [m.logps(pack(rows)) for m in (engine.policy, engine.reference) if m is not None]
+        point = float((both[0].sums - both[1].sums).mean().clamp(min=0))
+        halves.append(point)
+    assert metrics["kl"] == pytest.approx(sum(halves) / 2, abs=1e-6)
+    trainer.config.loss.compat = None
+    other, other_gradient = tiny.gradients(trainer, engine)
+    assert other["kl"] != pytest.approx(metrics["kl"], abs=1e-4)
+    assert tiny.distance(gradient, other_gradient) > 1e-5
