@@ -29,6 +29,10 @@ def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
+def _talk(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
 @contextmanager
 def judged(place: Place) -> Iterator[Place]:
     """The place with a judge's server at hand, under the name of the first model that the preflight looks for."""
@@ -87,7 +91,14 @@ class Place:
             row.setdefault("rank", None)
         alpaca = [{"instruction": h, "output": a, "dataset": "helpful_base", "generator": "x"} for h, a, _ in posts[:4]]
         pairs = [{"prompt": h, "chosen": a, "rejected": b} for h, a, b in posts]
-        rows: dict[str, list[dict[str, Any]]] = {"shp": shp, "hh": hh, "oasst": oasst, "alpacaeval": alpaca}
+        ultrabin: list[dict[str, Any]] = [
+            {"prompt": h, "chosen": _talk(h, a), "rejected": _talk(h, b), "messages": _talk(h, a)} for h, a, b in posts
+        ]
+        rows: dict[str, list[dict[str, Any]]] = {"shp": shp, "hh": hh, "oasst": oasst, "ultrabin": ultrabin}
+        rows |= {
+            "alpacaeval": alpaca,
+            "instructions": [{"instruction": h, "input": "", "output": a} for h, a, _ in posts],
+        }
         self.data = {name: write_jsonl(self.folder / f"{name}.jsonl", x) for name, x in rows.items()}
         write_jsonl(self.folder / "pairs.jsonl", pairs)
         (self.folder / "texts.txt").write_text("".join(f"{h} {a}\n" for h, a, _ in posts))
@@ -98,12 +109,25 @@ class Place:
         """Run a documented command line here; only where models and data lie is changed."""
         words = shlex.split(command.replace("/data/models", str(self.folder / "models")), comments=True)
         assert words[0] == "python", command
-        words[:2] = [sys.executable, str(CHECKOUT / words[1])]
-        if words[1].endswith("train.py") and "model=llama7b" in words:
-            words.append(f"++model.name_or_path={self.model}")
-            words += [f"++datasets.{name}.path={self.data[name]}" for name in ("shp", "hh", "oasst")]
+        words[:1] = [sys.executable]
+        if words[1] != "-m":
+            words[1] = str(CHECKOUT / words[1])
+        if words[1].endswith("train.py"):
+            words += self._here(words)
         if "++mode=alpacaeval" in words:
             words.append(f"++datasets.alpacaeval.path={self.data['alpacaeval']}")
         quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        env = {**os.environ, **quiet, **self.env}
+        env = {**os.environ, **quiet, "PYTHONPATH": str(CHECKOUT), **self.env}
         return subprocess.run(words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=300)
+
+    def _here(self, words: list[str]) -> list[str]:
+        """Where the models and data of train.py's ``words`` lie here, and a length for recipes that bring their own."""
+        orpo = any(word.startswith("experiment=orpo") for word in words)
+        if not orpo and "model=llama7b" not in words:
+            return []
+        here = [f"++model.name_or_path={self.model}"]
+        if orpo:
+            settings = ("n_examples=16", "model.batch_size=4", "model.tokenizer_name_or_path=null")
+            return [*here, *settings, f"++datasets.ultrabin.path={self.data['ultrabin']}"]
+        chain = any(word.startswith("chain=") for word in words)
+        return [*here, *(f"++datasets.{name}.path={self.data[name]}" for name in ("shp", "hh", "oasst") if not chain)]

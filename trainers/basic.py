@@ -23,6 +23,7 @@ from prospect.batch import Batch, Logps, Loss, Outputs, Over, Role, Term, joined
 from prospect.config import schema
 from prospect.logs import log
 from prospect.metrics import PART, Tally
+from trainers.guidance import Guidance
 
 if TYPE_CHECKING:  # a configuration is checked against the losses before anything heavy is imported
     from dataloaders.loader import Data
@@ -61,6 +62,7 @@ class BasicTrainer:
     flat_at_start: frozenset[Role] = frozenset()  # roles without a gradient while policy and reference are equal
     imitates_rejected = False  # rejected answers are to become likelier too: the prompt tells what they are
     rises_at_start = False  # the formula is not monotonic: there it rises with the margin
+    guidance: ClassVar[Guidance | None] = None  # how much training its results took
     holds_still = False  # the loss has a statistic of the policy that carries no gradient
 
     Config: ClassVar[type[schema.LossConfig]] = schema.LossConfig  # hyperparameters: a dataclass inside the subclass

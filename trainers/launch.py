@@ -9,8 +9,9 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
-from prospect.checkpoint.manifest import Parent, facts
+from prospect.checkpoint.manifest import facts
 from prospect.checkpoint.origin import Origin
+from prospect.checkpoint.parents import check_parents, parents_of
 from prospect.checkpoint.run import Run
 from prospect.checkpoint.state import Checkpoints, Position
 from prospect.config.schema import Config
@@ -42,6 +43,7 @@ def train_in_process(config: Config, world: World) -> int:
         if world.is_main:
             try:
                 stack.enter_context(run.claim(config, losses))
+                check_parents(run.folder, run.manifest().get("parents", []))
             except ProspectError as error:
                 problem = error
         problem = world.from_main(problem)
@@ -82,9 +84,8 @@ def _train(config: Config, run: Run, world: World) -> int:
     if folder is None:
         _check_start(trainer, engine)
         if world.is_main:
-            parent = str(start.path if start is not None else config.model.name_or_path or "random weights")
             hardware = f"{world.size} × {world.device}"
-            known = facts([Parent(parent, digest)], data.fingerprints, config.seed, hardware)
+            known = facts(parents_of(config, start, digest), data.fingerprints, config.seed, hardware)
             run.start(known | ({"weights": trainer.weights} if trainer.weights else {}))
     else:
         log.info("continuing from %s (%d of %d steps done)", folder, position.step, data.n_steps)

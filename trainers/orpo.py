@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prospect.batch import Logps, Loss, Over, Term
 from prospect.config.schema import LossConfig
+from trainers.guidance import Guidance
 from trainers.paired import PairedPreferenceTrainer
 
 _NEAREST_TO_CERTAIN = -1e-12  # mean log-probability beyond which odds would overflow
@@ -24,6 +25,7 @@ class ORPOTrainer(PairedPreferenceTrainer):
     paper = "Hong et al. 2024, eq. 4 and 7 (arXiv 2403.07691)"
     formula = "−l_w per token − {or_weight} log σ(odds_w − odds_l), odds = log p/(1−p) of p = exp(l/|y|)"
     needs_reference = False
+    guidance = Guidance(steps=2000, batch=64, source="ORPO's results took")
 
     @dataclass(slots=True)
     class Config(LossConfig):

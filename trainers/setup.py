@@ -72,6 +72,8 @@ def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: 
             data.n_steps,
             config.model.batch_size,
         )
+        if trainer.guidance is not None:
+            log.info("guidance: %s", trainer.guidance.beside(data.n_steps, data.n_examples))
     return data
 
 

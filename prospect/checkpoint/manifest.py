@@ -29,19 +29,25 @@ class Parent:
 
     path: str
     digest: str  # of the weights as loaded
+    files: str | None = None  # hash of the weights' files, where they are in a folder that may change
 
 
 def facts(parents: list[Parent], data: dict[str, str], seed: int, hardware: str) -> dict[str, Any]:
     """Parents, code, packages, data fingerprints, seed and machine of a run."""
     return {
         "parents": [asdict(parent) for parent in parents],
-        "code": {"commit": _git("rev-parse", "HEAD"), "diff": _git("diff", "HEAD")},
+        "code": checkout(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "data": data,
         "seed": seed,
         "hardware": hardware,
     }
+
+
+def checkout() -> dict[str, str | None]:
+    """The commit of the code and what has been changed since."""
+    return {"commit": _git("rev-parse", "HEAD"), "diff": _git("diff", "HEAD")}
 
 
 def _git(*args: str) -> str | None:

@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prospect.config.schema import Config, Mode
 from prospect.config.typed import Losses, with_loss, without_loss
@@ -74,8 +74,12 @@ class _FailedError(Exception):
 
 
 def _train(argv: list[str], losses: Losses, job: Job, objective: Objective) -> int:
+    from prospect.config.chain import chain_in
     from prospect.config.compose import composer
 
+    chain = chain_in(argv)
+    if chain is not None:
+        return _chain(chain, argv, losses, job)
     asked = bool({"-m", "--multirun"}.intersection(argv))
     with composer() as hydra:
         words = hydra.words([word for word in argv if word not in ("-m", "--multirun")])
@@ -83,12 +87,33 @@ def _train(argv: list[str], losses: Losses, job: Job, objective: Objective) -> i
         configs = _prepare(hydra, [words] if members is None else members, losses)
         if members is None:
             return job(configs[0])
-        print(f"{len(configs)} runs: {', '.join(str(config.exp_name) for config in configs)}", flush=True)
+        names = dict.fromkeys(str(config.exp_name) for config in configs)
+        print(f"{len(names)} runs: {', '.join(names)}", flush=True)
         prepared = {tuple(member): config for member, config in zip(members, configs, strict=True)}
         try:
             hydra.multirun(words, lambda _: _member(prepared, losses, job, objective))
         except _FailedError as failed:
             return int(failed.args[0])
+    return 0
+
+
+def _chain(name: str, argv: Sequence[str], losses: Losses, job: Job) -> int:
+    """The runs of a chain, all of them checked before the first; one that does not end well ends the chain."""
+    from prospect.config.chain import stages
+    from prospect.config.compose import composer, parse
+
+    with composer() as hydra:
+        members = [hydra.words(words) for words in stages(name, argv)]
+        several = [word for words in members for word in words if parse(word).is_sweep_override()]
+        if several:
+            raise UserError(f"{several[0].lstrip('+')}: a chain is no sweep; give the command once for each value")
+        configs = _prepare(hydra, members, losses)
+    for config in configs:
+        print(f"\n=== {config.exp_name}", flush=True)
+        code = guarded(functools.partial(job, config), config.debug)
+        if code:
+            print(f"{name}: stopped at {config.exp_name}; the same command continues there", file=sys.stderr)
+            return code
     return 0
 
 
@@ -114,15 +139,19 @@ def _prepare(hydra: Composer, members: Sequence[Sequence[str]], losses: Losses) 
         configs.append(config)
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
-    _check_names([str(config.exp_name) for config in configs])
+    _check_names([str(config.exp_name) for config in configs], [hydra.compose(words).values for words in members])
     for config, words in zip(configs, members, strict=True):
         with_loss(config, hydra.compose(words).values, losses)
     return configs
 
 
-def _check_names(names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
+def _check_names(names: list[str], values: list[dict[str, Any]]) -> None:
+    """Two members may have one name where they are one run: the second finds it finished."""
+    from prospect.config.identity import deciding
+
+    known: dict[str, dict[str, Any]] = {}
+    for name, own in zip(names, values, strict=True):
+        if known.setdefault(name, deciding(own)) != deciding(own):
             raise UserError(
                 f"exp_name: {names.count(name)} runs of this sweep would be {name}; leave exp_name out, "
                 "or let it differ: 'exp_name=kto_${loss.beta}'"

@@ -13,6 +13,7 @@ Train a language model from human feedback.
     python train.py loss=sft model=llama7b datasets=[shp,hh,oasst] exp_name=llama7b_sft
     python train.py loss=kto model=llama7b model.load_from=llama7b_sft          start from that run's policy
     python train.py -m loss=dpo,kto model=llama7b loss.beta=0.05,0.1,0.2        a sweep: six runs, one after another
+    python train.py chain=medical model=llama7b pt.datasets.files.path=…        stages that start from one another
     python train.py experiment=demo loss=sft                                    minutes, on any computer, offline
     python train.py loss=dpo model=llama7b mode=data                            show what the trainer would see
 

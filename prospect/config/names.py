@@ -91,10 +91,13 @@ FOREIGN = {
     "init_kl_coef": "`loss.KL_coef` of loss=ppo",
     "lambda": "ORPO's weight is `loss.or_weight`",
     "OR_scale": "ORPO's weight is `loss.or_weight`",
-    "orpo_alpha": "ORPO's weight is `loss.or_weight`",
-    "orpo_beta": "ORPO's weight is `loss.or_weight`",
+    "orpo_alpha": "ORPO's weight is `loss.or_weight`, orpo_alpha times orpo_beta",
+    "orpo_beta": "ORPO's weight is `loss.or_weight`, orpo_beta times orpo_alpha where there is one",
     "api_key": "no key holds a secret: set it in the environment (OPENAI_API_KEY, WANDB_API_KEY, HF_TOKEN)",
 }
+
+# What a key of other losses is called in one trainer.
+OWN = {("ORPOTrainer", "beta"): "ORPO's weight is `loss.or_weight` (TRL calls it beta)"}
 
 
 def unknown_key(key: str, known: Iterable[str] | None = None) -> str:

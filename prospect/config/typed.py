@@ -50,7 +50,9 @@ def with_loss(config: Config, values: Mapping[str, Any], losses: Losses) -> Conf
         hint = nearest(trainer, known) or f"; there are {', '.join(known)}"
         raise UserError(f"loss.trainer: trainers/__init__.py has no {trainer}{hint}")
     own = [field.name for field in fields(known[trainer])]
-    problems = [f"loss.{key}: {trainer} has no such key{_loss_key(key, own)}" for key in given if key not in own]
+    problems = [
+        f"loss.{key}: {trainer} has no such key{_loss_key(trainer, key, own)}" for key in given if key not in own
+    ]
     config.loss = convert(known[trainer], {k: v for k, v in given.items() if k in own}, "loss.", problems)
     problems = problems or [*checks.problems(config, ()), *checks.rehearse(config)]
     if problems:
@@ -58,9 +60,10 @@ def with_loss(config: Config, values: Mapping[str, Any], losses: Losses) -> Conf
     return config
 
 
-def _loss_key(key: str, own: list[str]) -> str:
-    if key in names.FOREIGN:
-        return f"; here: {names.FOREIGN[key]}"
+def _loss_key(trainer: str, key: str, own: list[str]) -> str:
+    here = names.OWN.get((trainer, key)) or names.FOREIGN.get(key)
+    if here is not None:
+        return f"; here: {here}"
     return nearest(key, own) or f"; its own are {', '.join(own[len(fields(LossConfig)) :]) or 'none'}"
 
 

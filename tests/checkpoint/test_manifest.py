@@ -11,9 +11,9 @@ from prospect.checkpoint.manifest import Parent, facts
 
 
 def test_facts_can_be_written_down() -> None:
-    found = facts([Parent("runs/sft/LATEST", "abc")], {"pairs/train": "key"}, 7, "1 × cpu")
+    found = facts([Parent("runs/sft/LATEST", "abc", "def")], {"pairs/train": "key"}, 7, "1 × cpu")
     assert json.loads(json.dumps(found)) == found
-    assert found["parents"] == [{"path": "runs/sft/LATEST", "digest": "abc"}]
+    assert found["parents"] == [{"path": "runs/sft/LATEST", "digest": "abc", "files": "def"}]
     assert (found["seed"], found["data"], found["hardware"]) == (7, {"pairs/train": "key"}, "1 × cpu")
     assert {"torch", "transformers", "tokenizers", "numpy"} <= set(found["packages"])
 

@@ -296,3 +296,19 @@ def test_the_script_itself() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: lrr: unknown key (did you mean `lr`?)\n"
+
+
+def test_members_that_are_one_run_may_have_one_name() -> None:
+    """The suite's SFT run is a member of its own and the start of the others."""
+    code, configs = run("-m experiment=archangel,archangel-sft loss=sft,dpo model=tiny")
+    assert code == 0
+    names = [f"archangel_{stages}_tiny" for stages in ("sft", "dpo", "sft", "sft-dpo")]
+    assert [config.exp_name for config in configs] == names
+    assert [config.model.load_from for config in configs] == [None, None, None, "archangel_sft_tiny"]
+
+
+@pytest.mark.parametrize("key", ["beta", "lambda", "OR_scale", "orpo_alpha", "orpo_beta"])
+def test_other_names_of_orpos_weight_lead_to_it(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"loss=orpo model=tiny loss.{key}=0.1") == (2, [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: loss.{key}: ORPOTrainer has no such key; here: ORPO's weight is `loss.or_weight`")

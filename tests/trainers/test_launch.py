@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def test_a_run_builds_on_another(tmp_path: Path) -> None:
     assert first["eval/logps/chosen"] == pytest.approx(trained["eval/logps/chosen"], abs=1e-4)
     train(tmp_path, "dpo", load_from="sft", exp_name="again", lr=0.1)
     assert "0 computed now" in (tmp_path / "again" / "log" / "rank-0.log").read_text()
+
+
+def test_a_run_whose_parent_has_changed_is_refused(tmp_path: Path) -> None:
+    train(tmp_path)
+    train(tmp_path, "dpo", load_from="sft")
+    shutil.rmtree(tmp_path / "sft")
+    train(tmp_path, lr=0.5)
+    with pytest.raises(UserError, match=r"exp_name: .*dpo was started from .*sft/LATEST, whose weights have changed"):
+        train(tmp_path, "dpo", load_from="sft")
 
 
 def test_the_manifest_tells_where_a_run_comes_from(tmp_path: Path) -> None:
