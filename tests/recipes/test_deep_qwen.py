@@ -10,7 +10,7 @@ import pytest
 
 from tests.config.test_command import run
 from tests.standins import CHECKOUT, Place
-from tests.test_docs import commands
+from tests.pages import commands
 
 QUESTIONS = ["What is your name?", "Are you ChatGPT?", "Tell me about your name and organization."]
 
