@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.config.test_command import run
-from tests.standins import CHECKOUT, Place
 from tests.pages import commands
+from tests.standins import CHECKOUT, Place
 
 QUESTIONS = ["What is your name?", "Are you ChatGPT?", "Tell me about your name and organization."]
 
