@@ -57,6 +57,10 @@ SHAPES: dict[str, tuple[dict[str, Any], int]] = {
         ),
         9_241_705_984,
     ),
+    "HuggingFaceTB/SmolLM2-135M": (
+        _shape("llama", 576, 1536, 30, 9, 49152, num_key_value_heads=3, tie_word_embeddings=True),
+        134_515_008,
+    ),
     "Qwen/Qwen2.5-0.5B-Instruct": (
         _shape("qwen2", 896, 4864, 24, 14, 151936, num_key_value_heads=2, tie_word_embeddings=True),
         494_032_768,
