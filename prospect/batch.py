@@ -63,20 +63,13 @@ class Logps:
     @property
     def sums(self) -> Tensor:
         """log π(y|x) of each answer, [n] float64."""
-        return self._summed(self.tokens.double())
+        zeros = torch.zeros(len(self.lengths), dtype=torch.float64, device=self.tokens.device)
+        return zeros.index_add(0, self.segment, self.tokens.double())
 
     @property
     def means(self) -> Tensor:
         """log π(y|x) / |y| of each answer, [n] float64."""
         return self.sums / self.lengths
-
-    def weighted_sums(self, weights: Tensor) -> Tensor:
-        """Σ_t w_t log π(y_t) of each answer, [n] float64; ``weights`` [N] float64."""
-        return self._summed(weights * self.tokens.double())
-
-    def _summed(self, values: Tensor) -> Tensor:
-        zeros = torch.zeros(len(self.lengths), dtype=torch.float64, device=self.tokens.device)
-        return zeros.index_add(0, self.segment, values)
 
     def __len__(self) -> int:
         return len(self.lengths)

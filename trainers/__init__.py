@@ -135,7 +135,8 @@ def _check_reference(config: Config, trainer: BasicTrainer) -> None:
     for key, value in (("sync_reference_every", config.sync_reference_every), ("target_kl", config.target_kl)):
         if value is not None and not trainer.needs_reference:
             raise UserError(f"{key}: loss={loss.name} has no reference model; leave it out")
-    clamped = isinstance(loss, HumanlineConfig) and loss.humanline
+    parts = [part for _, part in trainer.parts.values()] if isinstance(trainer, MixTrainer) else [trainer]
+    clamped = any(isinstance(x.config.loss, HumanlineConfig) and x.config.loss.humanline for x in parts)
     for key, on in (("sync_reference_every", config.sync_reference_every), ("loss.humanline", clamped)):
         if on and config.cache_reference_logprobs:
             raise UserError(
@@ -169,7 +170,11 @@ def _parts(config: Config) -> dict[str, tuple[float, BasicTrainer]]:
         problems += [f"{key}.{k}: {given['trainer']} has no such key{nearest(k, own)}" for k in unknown]
         values = {k: v for k, v in given.items() if k in own} | {"name": name}
         part = convert(kind.Config, values, f"{key}.", problems)
+        if isinstance(part, KTOTrainer.Config) and part.compat is not None:
+            problems.append(f"{key}.compat: the reference point of a mix is that of the whole batch; leave it out")
         parts[name] = (float(weight), kind(replace(config, loss=part)))
+        if parts[name][1].control_tokens is not None:
+            problems.append(f"{key}: {given['trainer']} needs control tokens, which the other parts must not see")
     kinds = {trainer.records for _, trainer in parts.values()} - {RecordKind.answers}
     if len(kinds) > 1:
         problems.append(f"loss.parts: {' and '.join(sorted(kinds))} cannot be mixed; every part must take one kind")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log
 
-import torch.nn.functional as F
-
 from prospect.batch import Logps, Loss
 from prospect.config.schema import LossConfig
+from trainers.cdpo import smoothed
 from trainers.paired import PairedPreferenceTrainer
 
 
@@ -42,7 +41,6 @@ class AOTTrainer(PairedPreferenceTrainer):
         policy = policy_chosen_logps.sums - policy_rejected_logps.sums
         reference = reference_chosen_logps.sums - reference_rejected_logps.sums
         margin = c.beta * (policy.sort().values - reference.sort().values)
-        losses = -(1 - c.label_smoothing) * F.logsigmoid(margin) - c.label_smoothing * F.logsigmoid(-margin)
         chosen = policy_chosen_logps.sums - reference_chosen_logps.sums
         rejected = policy_rejected_logps.sums - reference_rejected_logps.sums
-        return Loss(losses, c.beta * chosen, c.beta * rejected)
+        return Loss(smoothed(margin, c.label_smoothing), c.beta * chosen, c.beta * rejected)

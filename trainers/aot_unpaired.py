@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from math import log
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from prospect.batch import Logps, Loss
 from prospect.config.schema import LossConfig
+from trainers.cdpo import smoothed
 from trainers.unpaired import UnpairedPreferenceTrainer
 
 
@@ -52,8 +52,7 @@ class AOTUnpairedTrainer(UnpairedPreferenceTrainer):
             return Loss(0 * torch.cat([chosen, rejected]), chosen, rejected)
         above, below = chosen.sort().values, rejected.sort().values
         margin = torch.cat([above - _quantiles(below, len(above)), _quantiles(above, len(below)) - below])
-        losses = -(1 - c.label_smoothing) * F.logsigmoid(margin) - c.label_smoothing * F.logsigmoid(-margin)
-        return Loss(losses, chosen, rejected)
+        return Loss(smoothed(margin, c.label_smoothing), chosen, rejected)
 
 
 def _quantiles(ascending: Tensor, count: int) -> Tensor:

@@ -32,6 +32,9 @@ class CDPOTrainer(LogRatioTrainer):
     def of_ratios(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """One loss a pair."""
         c = self.config.loss
-        margin = c.beta * (chosen - rejected)
-        e = float(c.label_smoothing)
-        return -(1 - e) * F.logsigmoid(margin) - e * F.logsigmoid(-margin)
+        return smoothed(c.beta * (chosen - rejected), c.label_smoothing)
+
+
+def smoothed(margin: Tensor, label_smoothing: float) -> Tensor:
+    """−(1−ε) log σ(m) − ε log σ(−m) of each margin [n]: a logistic loss whose label is wrong with probability ε."""
+    return -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)

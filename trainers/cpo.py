@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-
 from prospect.batch import Logps, Loss, Over, Term
 from prospect.config.schema import LossConfig
+from trainers.cdpo import smoothed
 from trainers.paired import PairedPreferenceTrainer
 
 
@@ -33,7 +32,6 @@ class CPOTrainer(PairedPreferenceTrainer):
         """The contrast, one a pair, and the likelihood as a term over chosen tokens; rewards are β log π."""
         c = self.config.loss
         chosen, rejected = c.beta * policy_chosen_logps.sums, c.beta * policy_rejected_logps.sums
-        right, wrong = -F.logsigmoid(chosen - rejected), -F.logsigmoid(rejected - chosen)
-        losses = (1 - c.label_smoothing) * right + c.label_smoothing * wrong
+        losses = smoothed(chosen - rejected, c.label_smoothing)
         likelihood = Term(-c.sft_weight * policy_chosen_logps.sums, Over.chosen_tokens)
         return Loss(losses, chosen, rejected, terms={"sft": likelihood})

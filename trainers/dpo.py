@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prospect.batch import Logps, Loss
+from prospect.batch import Logps
 from prospect.errors import UserError
 from trainers.humanline import HumanlineConfig, humanline
 from trainers.paired import LogRatioTrainer
@@ -50,18 +50,9 @@ class DPOTrainer(LogRatioTrainer):
         """ln 2."""
         return {"loss": log(2)}
 
-    def loss(
-        self,
-        policy_chosen_logps: Logps,
-        policy_rejected_logps: Logps,
-        reference_chosen_logps: Logps,
-        reference_rejected_logps: Logps,
-    ) -> Loss:
-        """One loss a pair; rewards are β log(π/π_ref), eq. 5 up to the partition function."""
-        c = self.config.loss
-        chosen = humanline(policy_chosen_logps, reference_chosen_logps, c)
-        rejected = humanline(policy_rejected_logps, reference_rejected_logps, c)
-        return LogRatioTrainer.loss(self, chosen, rejected, reference_chosen_logps, reference_rejected_logps)
+    def log_ratio(self, policy: Logps, reference: Logps) -> Tensor:
+        """With humanline, of clamped tokens."""
+        return humanline(policy, reference, self.config.loss).sums - reference.sums
 
     def of_ratios(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """One loss a pair."""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from math import log
 
 import torch.nn.functional as F
+from torch import Tensor
 
-from prospect.batch import Logps, Loss
+from prospect.batch import Logps
 from prospect.config.schema import LossConfig
-from trainers.paired import PairedPreferenceTrainer
+from trainers.paired import LogRatioTrainer
 
 
-class DPONormTrainer(PairedPreferenceTrainer):
+class DPONormTrainer(LogRatioTrainer):
     """DPO on log-ratios a token: long answers do not win by their length."""
 
     paper = "Lambert et al. 2024, Tülu 3 (arXiv 2411.15124)"
@@ -28,15 +29,10 @@ class DPONormTrainer(PairedPreferenceTrainer):
         """ln 2."""
         return {"loss": log(2)}
 
-    def loss(
-        self,
-        policy_chosen_logps: Logps,
-        policy_rejected_logps: Logps,
-        reference_chosen_logps: Logps,
-        reference_rejected_logps: Logps,
-    ) -> Loss:
+    def log_ratio(self, policy: Logps, reference: Logps) -> Tensor:
+        """A token's mean, in nats."""
+        return policy.means - reference.means
+
+    def of_ratios(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """One loss a pair."""
-        beta = self.config.loss.beta
-        chosen = beta * (policy_chosen_logps.means - reference_chosen_logps.means)
-        rejected = beta * (policy_rejected_logps.means - reference_rejected_logps.means)
-        return Loss(-F.logsigmoid(chosen - rejected), chosen, rejected)
+        return -F.logsigmoid(self.config.loss.beta * (chosen - rejected))

@@ -22,7 +22,7 @@ from trainers.evaluation import intervals, named, tallies
 from trainers.exports import merge_run, push_run
 from trainers.mtbench import answer_mtbench
 from trainers.probes import ask_before_and_after
-from trainers.saved_policy import policy_origin, run_folder, samples_key, sampling_model, source_of, text_of
+from trainers.saved_policy import policy_origin, samples_key, sampling_model, source_of, text_of
 from trainers.setup import Text, prepare_data, prepare_policy, prepare_reference
 
 
@@ -51,7 +51,7 @@ def _evaluate(config: Config, world: World) -> int:
     totals = tallies(trainer, Engine(policy, reference, data, world))
     if world.is_main:
         found, ci95 = named(totals), intervals(totals)
-        file = run_folder(config) / f"eval-{config.split}.json"
+        file = Run.of(config).folder / f"eval-{config.split}.json"
         content = {"split": config.split, "policy": config.saved_policy, **found, "ci95": ci95}
         write_text(file, json.dumps(content, indent=1))
         for name, value in found.items():

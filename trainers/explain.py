@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 from dataloaders.records import RecordKind
-from prospect.batch import Logps, Outputs, Over, Scores
+from prospect.batch import Logps, Loss, Outputs, Over, Scores
 from prospect.config.compose import CONFIG
 from prospect.config.convert import convert
 from prospect.config.schema import Config, LossConfig
@@ -63,6 +63,8 @@ def passport(trainer: BasicTrainer) -> Iterator[str]:
     known = trainer.at_start()
     values = ", ".join(f"{name} = {value:.6g}" for name, value in known.items())
     yield f"  at step 0   {values or 'depends on the model: nothing is known beforehand'}"
+    if exceptions := "; ".join(_exceptions(trainer)):
+        yield f"  note        {exceptions}"
     yield f"  settings    {' '.join(f'loss.{name}={value}' for name, value in settings(loss)) or 'none'}"
     yield from SYMBOLS.splitlines()
 
@@ -98,10 +100,21 @@ def _needs(trainer: BasicTrainer) -> Iterator[str]:
 def _means(trainer: BasicTrainer) -> str:
     records = "pairs" if trainer.records is RecordKind.pairs else "answers"
     names = {Over.records: records, Over.tokens: "tokens", Over.chosen_tokens: "tokens of chosen answers"}
-    likelihood = "per token" in trainer.formula and trainer.mean_over is Over.records
-    return f"{names[trainer.mean_over]} of the optimizer batch" + (
-        "; what is per token, over tokens of chosen answers" if likelihood else ""
-    )
+    loss, _ = _sample(trainer, 0.0)
+    main = [f"{names[trainer.mean_over]} of the optimizer batch"] if len(loss.losses) else []
+    return "; ".join([*main, *(f"`{name}` over {names[term.over]}" for name, term in loss.terms.items())])
+
+
+def _exceptions(trainer: BasicTrainer) -> Iterator[str]:
+    """What the class declares of its gradient, in words."""
+    for role in sorted(trainer.flat_at_start):
+        yield f"{role.name} answers have no gradient while policy and reference are equal"
+    if trainer.rises_at_start:
+        yield "the loss rises with the margin around 0"
+    if trainer.imitates_rejected:
+        yield "rejected answers are to become likelier too"
+    if trainer.holds_still:
+        yield "a statistic of the policy carries no gradient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +165,17 @@ class Curve:
 
 
 def _point(trainer: BasicTrainer, margin: float) -> tuple[float, float, float]:
-    only = trainer.records in (RecordKind.answers, RecordKind.texts)
+    loss, leaf = _sample(trainer, margin)
+    count = {Over.records: 2 if trainer.records is RecordKind.labelled else 1, Over.tokens: leaf.numel()}
+    total = trainer.mean(loss, count | {Over.chosen_tokens: _LENGTH})
+    (gradient,) = torch.autograd.grad(total, leaf)
+    chosen, *rejected = gradient.view(1 if _imitates(trainer) else 2, -1).mean(1).tolist()  # each token's is ∂loss/∂l
+    return total.item(), -chosen, rejected[0] if rejected else 0.0
+
+
+def _sample(trainer: BasicTrainer, margin: float) -> tuple[Loss, Tensor]:
+    """The loss of a chosen and a rejected answer, half of the margin on each, and what it was computed from."""
+    only = _imitates(trainer)
     shifts = torch.tensor([margin / 2] if only else [margin / 2, -margin / 2], dtype=torch.float64)
     reference, policy = _answers(torch.zeros_like(shifts)), _outputs(trainer, shifts)
     (leaf, *_) = policy.leaves()
@@ -164,11 +187,11 @@ def _point(trainer: BasicTrainer, margin: float) -> tuple[float, float, float]:
         shifts.new_tensor([1] if only else [1, 0]).bool(),
         same if trainer.needs_mismatched else None,
     )
-    records = 1 if trainer.records is not RecordKind.labelled else 2
-    total = trainer.mean(loss, {Over.records: records, Over.tokens: _LENGTH * len(shifts), Over.chosen_tokens: _LENGTH})
-    (gradient,) = torch.autograd.grad(total, leaf)
-    each = gradient.view(len(shifts), -1).mean(1)  # the same for each token, and so ∂loss/∂l
-    return total.item(), -each[0].item(), 0.0 if only else each[1].item()
+    return loss, leaf
+
+
+def _imitates(trainer: BasicTrainer) -> bool:
+    return trainer.records in (RecordKind.answers, RecordKind.texts)
 
 
 def _outputs(trainer: BasicTrainer, shifts: Tensor) -> Outputs:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from prospect.checkpoint.commit import MANIFEST
 from prospect.checkpoint.origin import origin_at
+from prospect.checkpoint.run import Run
 from prospect.config.schema import Config
 from prospect.errors import UserError
 from prospect.hub import push
 from prospect.logs import log, log_to
 from prospect.model.merge import merge
-from trainers.saved_policy import policy_origin, run_folder, text_of
+from trainers.saved_policy import policy_origin, text_of
 from trainers.setup import Text
 
 
@@ -48,5 +49,5 @@ def push_run(config: Config) -> int:
     origin = policy_origin(config)
     if origin is None or origin.is_state_dict:
         raise UserError("saved_policy: name a policy of the run to push: LATEST, BEST, step-<examples>")
-    print(f"pushed: {push(origin.path, run_folder(config) / 'config.yaml', config.repo, config.private)}")
+    print(f"pushed: {push(origin.path, Run.of(config).folder / 'config.yaml', config.repo, config.private)}")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from prospect.batch import Logps, Loss
 from prospect.config.schema import LossConfig
-from trainers.paired import PairedPreferenceTrainer
+from trainers.paired import LogRatioTrainer
 
 
-class LDDPOTrainer(PairedPreferenceTrainer):
+class LDDPOTrainer(LogRatioTrainer):
     """DPO in which the tokens beyond the shorter answer's length count α: length alone earns less."""
 
     paper = "Liu et al. 2024, Length Desensitization in DPO (arXiv 2409.06411)"
@@ -39,21 +39,17 @@ class LDDPOTrainer(PairedPreferenceTrainer):
         reference_rejected_logps: Logps,
     ) -> Loss:
         """One loss a pair."""
-        c = self.config.loss
         common = torch.minimum(policy_chosen_logps.lengths, policy_rejected_logps.lengths)
-        chosen, rejected = (
-            c.beta * (_sums(policy, common, c.alpha) - _sums(reference, common, c.alpha))
-            for policy, reference in (
-                (policy_chosen_logps, reference_chosen_logps),
-                (policy_rejected_logps, reference_rejected_logps),
-            )
-        )
-        return Loss(-F.logsigmoid(chosen - rejected), chosen, rejected)
+        answers = (policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps)
+        return super().loss(*(_weighted(answer, common, self.config.loss.alpha) for answer in answers))
+
+    def of_ratios(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        """DPO's."""
+        return -F.logsigmoid(self.config.loss.beta * (chosen - rejected))
 
 
-def _sums(logps: Logps, common: Tensor, alpha: float) -> Tensor:
-    """Sums [n] in which tokens at ``common`` [n] and beyond count ``alpha``."""
+def _weighted(logps: Logps, common: Tensor, alpha: float) -> Logps:
+    """The same answers, in which tokens at ``common`` [n] and beyond count ``alpha``."""
     starts = logps.lengths.cumsum(0) - logps.lengths
     place = torch.arange(len(logps.tokens), device=logps.tokens.device) - starts[logps.segment]
-    weights = torch.where(place < common[logps.segment], 1.0, alpha).to(torch.float64)
-    return logps.weighted_sums(weights)
+    return replace(logps, tokens=torch.where(place < common[logps.segment], logps.tokens, alpha * logps.tokens))

@@ -25,9 +25,10 @@ class PairedPreferenceTrainer(BasicTrainer):
 
 
 class LogRatioTrainer(PairedPreferenceTrainer):
-    """Losses that see a pair through h = log π − log π_ref of its two answers alone; they implement ``of_ratios``.
+    """Losses that see a pair through h = log π − log π_ref of its two answers; they implement ``of_ratios``.
 
-    Rewards are β h (Rafailov et al. 2023, eq. 5, up to the partition function).
+    ``log_ratio`` may say what h is: another mean, a clamp. Rewards are β h (Rafailov et al. 2023, eq. 5, up to the
+    partition function).
     """
 
     def loss(
@@ -38,10 +39,14 @@ class LogRatioTrainer(PairedPreferenceTrainer):
         reference_rejected_logps: Logps,
     ) -> Loss:
         """One loss a pair."""
-        chosen = policy_chosen_logps.sums - reference_chosen_logps.sums
-        rejected = policy_rejected_logps.sums - reference_rejected_logps.sums
+        chosen = self.log_ratio(policy_chosen_logps, reference_chosen_logps)
+        rejected = self.log_ratio(policy_rejected_logps, reference_rejected_logps)
         beta = self.config.loss.beta
         return Loss(self.of_ratios(chosen, rejected), beta * chosen, beta * rejected)
+
+    def log_ratio(self, policy: Logps, reference: Logps) -> Tensor:
+        """h of each answer [n], in nats."""
+        return policy.sums - reference.sums
 
     def of_ratios(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """One loss a pair [n] from its log-ratios [n] and [n], in nats."""

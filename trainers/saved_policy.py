@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from prospect.checkpoint.commit import MANIFEST, file_hash
 from prospect.checkpoint.origin import Origin, resolve
+from prospect.checkpoint.run import Run
 from prospect.config.schema import Config, PeftConfig
 from prospect.errors import UserError
 from prospect.model.load import Precision, load_model
@@ -20,20 +21,14 @@ from trainers import make_trainer
 from trainers.setup import Text, prepare_text
 
 
-def run_folder(config: Config) -> Path:
-    """The run's own folder."""
-    assert config.exp_name is not None
-    return Path(config.local_run_dir or Path(config.cache_dir) / config.exp_name)
-
-
 def policy_origin(config: Config) -> Origin | None:
     """What ``saved_policy`` names: a folder of the run, or any model; None is the model before any training."""
     if config.saved_policy is None:
         return None
-    inside = run_folder(config) / config.saved_policy
+    inside = Run.of(config).folder / config.saved_policy
     if inside.exists() or config.saved_policy == "LATEST":
         if not inside.exists():
-            raise UserError(f"saved_policy: {run_folder(config)} holds no LATEST; has the run trained?")
+            raise UserError(f"saved_policy: {Run.of(config).folder} holds no LATEST; has the run trained?")
         return resolve(str(inside.absolute()), Path(config.cache_dir))
     return resolve(config.saved_policy, Path(config.cache_dir))
 
@@ -50,7 +45,7 @@ def source_of(config: Config, origin: Origin | None) -> Config:
 
 def text_of(config: Config, origin: Origin | None) -> Text:
     """Tokenizer and chat template that go with a policy; the model before any training is asked in the run's way."""
-    latest = run_folder(config) / "LATEST"
+    latest = Run.of(config).folder / "LATEST"
     if origin is None and latest.is_dir():
         origin = Origin(latest, is_state_dict=False)
     return prepare_text(config, origin, make_trainer(config).control_tokens)

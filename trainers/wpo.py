@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from prospect.batch import Logps, Loss
 from prospect.config.schema import LossConfig
-from trainers.paired import PairedPreferenceTrainer
+from trainers.paired import LogRatioTrainer
 
 
-class WPOTrainer(PairedPreferenceTrainer):
+class WPOTrainer(LogRatioTrainer):
     """DPO in which a pair counts as much as the policy would write it: min(1, π̄(y_w) π̄(y_l)), without gradient.
 
     π̄ is the geometric mean of an answer's token probabilities.
@@ -35,8 +36,10 @@ class WPOTrainer(PairedPreferenceTrainer):
         reference_rejected_logps: Logps,
     ) -> Loss:
         """One loss a pair."""
-        beta = self.config.loss.beta
-        chosen = beta * (policy_chosen_logps.sums - reference_chosen_logps.sums)
-        rejected = beta * (policy_rejected_logps.sums - reference_rejected_logps.sums)
+        dpo = super().loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps)
         weights = (policy_chosen_logps.means + policy_rejected_logps.means).detach().exp().clamp(max=1)
-        return Loss(-weights * F.logsigmoid(chosen - rejected), chosen, rejected, {"weights": weights})
+        return replace(dpo, losses=weights * dpo.losses, metrics={"weights": weights})
+
+    def of_ratios(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        """DPO's, before the weight."""
+        return -F.logsigmoid(self.config.loss.beta * (chosen - rejected))

@@ -45,7 +45,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             *("model.max_grad_norm", "model.v_head_max_grad_norm", "model.max_length", "model.max_prompt_length"),
             *("model.batch_size", "model.gradient_accumulation_steps", "model.tokens_per_microbatch"),
             *("model.eval_batch_size", "datasets.*.weight", "loss.beta", "loss.tau", "peft.r", "peft.alpha"),
-            *("target_kl", "sync_reference_every", "sync_reference_mixing", "loss.ppo_epochs", "loss.cliprange_value"),
+            *("target_kl", "sync_reference_every", "loss.ppo_epochs", "loss.cliprange_value"),
         ),
     ),
     (
@@ -60,14 +60,14 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     (
         "must lie between 0 and 1",
         lambda x: 0 <= x <= 1,
-        ("warmup", "datasets.*.test_fraction", "sync_reference_mixing", "loss.gamma", "loss.lam"),
+        ("warmup", "datasets.*.test_fraction", "loss.gamma", "loss.lam"),
     ),
     ("must be at least 0 and below 1", lambda x: 0 <= x < 1, ("loss.shift_decay",)),
     ("must be at least 0 and below 0.5", lambda x: 0 <= x < 0.5, ("loss.label_smoothing",)),
     (
         "must be above 0 and at most 1",
         lambda x: 0 < x <= 1,
-        ("top_p", "frac_unique_desirable", "frac_unique_undesirable", "loss.cliprange"),
+        ("top_p", "frac_unique_desirable", "frac_unique_undesirable", "loss.cliprange", "sync_reference_mixing"),
     ),
 )
 
@@ -91,6 +91,7 @@ def _numbers(config: Config) -> Iterator[str]:
             yield f"{key}: {value} is not a number to compute with"
             continue
         pattern = re.sub(r"^datasets\.[^.]+\.", "datasets.*.", key)
+        pattern = re.sub(r"^loss\.parts\.[^.]+\.", "loss.", pattern)  # of a mix
         pattern = re.sub(r"^category_temperatures\..+", "category_temperatures.*", pattern)
         for what, allowed, keys in _RANGES:
             if pattern in keys and not allowed(value):

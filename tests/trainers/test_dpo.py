@@ -12,7 +12,6 @@ from prospect.config.schema import Config
 from tests.planted import plant
 from tests.trainers.logps import logps
 from trainers.dpo import DPOTrainer
-from trainers.paired import LogRatioTrainer
 
 # Two pairs; log-ratios of chosen 1.5 and −1, of rejected −0.5 and 2.
 ARGUMENTS = (
@@ -65,7 +64,7 @@ def test_far_apart_stays_finite() -> None:
     ("function", "old", "new"),
     [
         (DPOTrainer.of_ratios, "-F.logsigmoid", "-F.sigmoid"),
-        (LogRatioTrainer.loss, "policy_chosen_logps.sums", "policy_chosen_logps.means"),
+        (DPOTrainer.log_ratio, ".sums - reference.sums", ".means - reference.sums"),
         (DPOTrainer.of_ratios, "slope(rejected, c.alpha)", "slope(rejected, c.alpha) / c.beta"),
     ],
 )

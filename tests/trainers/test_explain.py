@@ -45,6 +45,24 @@ def test_the_passport_says_what_a_loss_needs() -> None:
     assert lines["trains"].endswith("single answers, desirable or not")
 
 
+@pytest.mark.parametrize(
+    ("loss", "means"),
+    [
+        ("dpo", "pairs of the optimizer batch"),
+        ("sft", "tokens of the optimizer batch"),
+        ("orpo", "pairs of the optimizer batch; `sft` over tokens of chosen answers"),
+        ("mix", "`dpo` over pairs; `sft` over tokens of chosen answers"),
+    ],
+)
+def test_the_passport_says_what_means_are_taken_over(loss: str, means: str) -> None:
+    assert f"  mean over   {means}" in list(passport(trainer(loss)))
+
+
+def test_the_passport_says_what_the_class_declares_of_its_gradient() -> None:
+    assert "  note        the loss rises with the margin around 0" in list(passport(trainer("discopop")))
+    assert not any("  note" in line for line in passport(trainer("dpo")))
+
+
 def test_the_curve_is_the_loss_and_its_slope() -> None:
     curve = Curve.of(trainer("hinge", beta=0.1), points=5)
     assert curve.margins == [-20, -10, 0, 10, 20]

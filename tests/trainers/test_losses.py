@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from prospect.batch import Logps
+from prospect.config.checks import problems
 from prospect.config.schema import Config
+from prospect.errors import UserError
 from tests import tiny
 from tests.planted import plant
 from tests.trainers import closed_forms
@@ -148,6 +151,27 @@ def test_mix_is_the_weighted_sum_of_its_parts() -> None:
     assert rewards[0] is not None
     assert rewards[1] is not None
     assert rewards[0].tolist() == rewards[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"trainer": "KTOTrainer", "compat": "trl"}, "loss.parts.a.compat: the reference point of a mix is that of"),
+        ({"trainer": "CSFTTrainer"}, "loss.parts.a: CSFTTrainer needs control tokens"),
+        ({"trainer": "KTOTrainer", "humanline": True}, "loss.humanline: stored log-probabilities are of one fixed"),
+    ],
+)
+def test_what_a_mix_cannot_hold_is_said(part: dict[str, Any], message: str) -> None:
+    loss = tiny.loss_config("mix", parts={"a": part})
+    with pytest.raises(UserError, match=re.escape(message)):
+        make_trainer(Config(loss=loss))
+
+
+def test_numbers_in_a_part_have_the_ranges_of_its_loss() -> None:
+    loss = tiny.loss_config("mix", parts={"a": {"trainer": "CDPOTrainer", "label_smoothing": 0.7}})
+    assert "loss.parts.a.label_smoothing: must be at least 0 and below 0.5, not 0.7" in list(
+        problems(Config(loss=loss), ())
+    )
 
 
 def test_bco_remembers_its_shift_and_only_in_training() -> None:
