@@ -42,6 +42,11 @@ def _attention_backward(
     return 2 * batch * heads * _pairs(queries, key[2], causal) * (3 * width + 2 * value[3])
 
 
+def _linear(rows: Shape, weight: Shape, *_: Any, **__: Any) -> int:
+    """A matrix product by oneDNN."""
+    return 2 * prod(rows) * weight[0]
+
+
 def _in_place(into: Shape, left: Shape, right: Shape, **_: Any) -> int:
     """A matrix product, or several, that is added to what is there."""
     return 2 * prod(left) * right[-1]
@@ -53,6 +58,8 @@ _UNKNOWN_TO_TORCH = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
+if torch.backends.mkldnn.is_available():
+    _UNKNOWN_TO_TORCH[torch.ops.mkldnn._linear_pointwise] = _linear
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from prospect.errors import UserError
 from prospect.model.adapter import covers_rows, output_weights
+from prospect.model.products import add_product, product
 
 _TILE = {"cpu": (256, 32 * 2**20), "cuda": (4096, 512 * 2**20)}  # most positions and bytes of a tile in float32
 
@@ -78,7 +79,7 @@ class Head:
 
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Logits of one tile, and d(logits)/d(raw logits) where a soft cap makes it other than the scale."""
-        logits = hidden @ weight.T
+        logits = product(hidden, weight.T)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if bias is not None:
             logits += bias
@@ -155,10 +156,10 @@ class _Gradients:
             self.bias += d.sum(0)
         d = d.to(rows.dtype)
         if self.hidden is not None:
-            self.hidden[tile] = d @ cast
+            self.hidden[tile] = product(d, cast)
         if self.weight is not None:
             if self.weight.dtype == d.dtype:
-                torch.addmm(self.weight, d.T, rows, out=self.weight)
+                add_product(self.weight, d.T, rows)
             else:
                 self.weight += d.T @ rows
 

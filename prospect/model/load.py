@@ -31,6 +31,7 @@ from prospect.model.adapter import Adapter, is_scorer, merged, put_back, round_a
 from prospect.model.compiled import compile_on
 from prospect.model.control import ControlTokens, add_control_rows
 from prospect.model.policy import Policy
+from prospect.model.products import use_products
 from prospect.model.recompute import recompute_mlps
 
 _EOS, _PAD = "<|endoftext|>", "<|pad|>"
@@ -244,6 +245,8 @@ def make_policy(
     """Put a model on its device, ready to compute."""
     precision = precision_of(config, device, trained)
     nn.Module.to(model, device)
+    if device.type == "cpu":
+        use_products(model)
     if trained and config.model.activation_checkpointing == "mlp":
         recompute_mlps(model)
     elif trained and config.model.activation_checkpointing:

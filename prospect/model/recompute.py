@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from prospect.errors import UserError
+from prospect.model.products import LINEAR
 
 MLPS = ("mlp", "feed_forward", "ffn")  # of a block's MLP in transformers' models
 _PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm)
@@ -54,6 +55,9 @@ def _contexts() -> Any:
 
 
 def _policy(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    """Keep products into the wider space; the way back comes last, and nothing going backward asks for it."""
+    """Keep products into the wider space; the way back comes last, and nothing going backward asks for it.
+
+    oneDNN's way back is kept as well: it would be made before what it was made of is let go.
+    """
     widens = getattr(op, "overloadpacket", None) in _PRODUCTS and args[-1].shape[-1] > args[-1].shape[-2]
-    return CheckpointPolicy.MUST_SAVE if widens else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if widens or op.name() == LINEAR else CheckpointPolicy.PREFER_RECOMPUTE

@@ -55,7 +55,7 @@ def test_dropout_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_planted_recomputation_of_products_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch, recompute._policy, "if widens else", "if False else")
+    plant(monkeypatch, recompute._policy, "if widens or", "if False and")
     assert flops("mlp") > flops("none")
 
 
