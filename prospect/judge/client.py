@@ -150,11 +150,9 @@ class Endpoint:
 
 def _no_reply(error: Exception, sent: bool) -> Response:
     note = f"{type(error).__name__}: {str(error).strip()}"[:300].rstrip(": ")
-    if not sent:
-        return Response(Reply(Fate.refused, note=f"not sent, {note}"), Next.retry)
-    if isinstance(error, TimeoutError | httpx2.ReadTimeout):
-        note = "no whole reply within --timeout"
-    return Response(Reply(Fate.lost, note=note), Next.retry)
+    if isinstance(error, TimeoutError | httpx2.TimeoutException):
+        note = "no whole reply within --timeout" if sent else "no connection in time"
+    return Response(Reply(Fate.lost if sent else Fate.refused, note=note), Next.retry)
 
 
 def _refused(response: httpx2.Response) -> Response:

@@ -110,11 +110,11 @@ def test_maybe_billed(stub, samples, check):
 @pytest.mark.parametrize(
     ("check", "function", "old", "new"),
     [
-        (check_faulty, client._no_reply, "Fate.lost", "Fate.refused"),
+        (check_faulty, client._no_reply, "Fate.lost if sent else Fate.refused", "Fate.refused"),
         (check_faulty, Endpoint.send, "sent = True", "sent = False"),
         (check_faulty, Caller._send, "str(uuid.uuid4())", "'the same'"),
         (check_order, Endpoint.send, "if before is not None", "if False"),
-        (check_unsent, client._no_reply, "if not sent", "if False"),
+        (check_unsent, client._no_reply, "Fate.lost if sent else Fate.refused", "Fate.lost"),
     ],
 )
 def test_planted_bugs_are_noticed(stub, samples, monkeypatch, check, function, old, new):
