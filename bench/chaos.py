@@ -3,11 +3,15 @@
     python bench/chaos.py [--comparisons 2000] [--kills 20] [--processes 3]
 
 The server keeps its own bill. Of its requests 10% get status 429, 5% a status 5xx, 3% no reply in time, 2% lose the
-reply after it was completed, 3% get garbage, 0.5% a reset before anything was done; 3% of the games have a reply
+reply after it was completed, 3% get garbage, 0.5% a reset in the middle of the reply; 3% of the games have a reply
 without a verdict and 1% a null one, in both runs. Several compare.py work on one ledger; each is killed at a random
-moment and started anew, until all kills are used up; then two at once finish. Prints one JSON line and exits with 1
-where a received answer was lost or asked again, the totals differ, or the bill holds what the ledger does not account
-for.
+moment and started anew, until all kills are used up; then two at once finish.
+
+Every attempt carries an id that its row in the ledger has, too. By it the ledger's calls without a reply ("maybe
+billed") are told apart by what the server's log says of them: billed; received but not billed (its client was killed
+meanwhile); never received (killed between the row and the wire). Prints one JSON line and exits with 1 where a received
+answer was lost or asked again, the totals differ, a billed call is neither answered nor counted as maybe billed, or,
+without kills, the ledger's figure is not what was billed beyond the received answers.
 """
 
 from __future__ import annotations
@@ -24,12 +28,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
+from tests.judge.bill import Bill, bill  # noqa: E402
 from tests.judge.conftest import Stub  # noqa: E402
 
 FAULTS = (
@@ -38,7 +44,7 @@ FAULTS = (
     (0.03, ("hang",)),
     (0.02, ("reset",)),
     (0.03, ("html", "json", "empty")),
-    (0.005, ("refused connection",)),
+    (0.005, ("torn",)),
 )
 _SAME = ("total", "win_rate", "ci95", "ties", "inconsistent", "half", "truncated", "refused", "unparsed", "failed")
 _FLAGS = ("-j", "stub", "--concurrency", "16")
@@ -144,6 +150,8 @@ def chaos(comparisons: int, kills: int, processes: int, latency: float = 0.05, t
             smooth = play.result("smooth")
             play.stub.bill.clear()
             play.stub.seen.clear()
+            play.stub.received.clear()
+            play.stub.charged.clear()
             play.stub.faults = fault
             started = time.monotonic()
             play.kill_often("bumpy", kills, processes)
@@ -159,6 +167,7 @@ def _account(play: Play, smooth: dict[str, Any], codes: list[int], seconds: floa
     answers = play.answered("bumpy")
     games = sum(play.stub.games.values())
     received = tally["answered"] + tally["garbled"]
+    unseen = bill(play.stub, play.folder / "bumpy")
     return {
         "comparisons": smooth["spent"]["games"],
         "seconds": round(seconds, 1),
@@ -170,14 +179,18 @@ def _account(play: Play, smooth: dict[str, Any], codes: list[int], seconds: floa
         "received": received,
         "billed_beyond": games - received,
         "maybe_billed": bumpy["spent"]["maybe_billed_unseen"],
+        "unseen": asdict(unseen),
         "tally": tally,
     }
 
 
-def good(found: dict[str, Any]) -> bool:
-    """Whether nothing was lost, doubled, changed, or billed without being accounted for."""
+def good(found: dict[str, Any], kills: int) -> bool:
+    """Whether nothing was lost, doubled or changed, and the ledger accounts for the bill call by call."""
     whole = found["same_totals"] and not found["lost"] and not found["duplicated"]
-    return bool(whole and 0 <= found["billed_beyond"] <= found["maybe_billed"])
+    unseen = Bill(**found["unseen"])
+    exact = unseen.maybe_billed == found["maybe_billed"] and unseen.billed == found["billed_beyond"]
+    accounted = exact and not unseen.not_counted and not unseen.ambiguous
+    return bool(whole and accounted and (kills or found["maybe_billed"] == found["billed_beyond"]))
 
 
 def main() -> int:
@@ -189,7 +202,7 @@ def main() -> int:
     given = parser.parse_args()
     found = chaos(given.comparisons, given.kills, given.processes)
     print(json.dumps(found))
-    return 0 if good(found) else 1
+    return 0 if good(found, given.kills) else 1
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any], old: st
     function = inspect.unwrap(getattr(function, "__func__", function))
     source = textwrap.dedent(inspect.getsource(function))
     assert source.count(old) == times, f"{function.__qualname__} has not {times} `{old}` any more: plant the bug anew"
-    undecorated = source[source.index("def ") :]
+    undecorated = source[source.index("async def " if inspect.iscoroutinefunction(function) else "def ") :]
     namespace: dict[str, Any] = {}
     exec("from __future__ import annotations\n" + undecorated.replace(old, new), function.__globals__ | {}, namespace)
     monkeypatch.setattr(function, "__code__", namespace[function.__name__].__code__)

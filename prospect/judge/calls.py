@@ -1,7 +1,8 @@
 """Asking for what the ledger lacks: concurrent, retried, and safe to stop at any moment.
 
-The order of things for each attempt: claim the key, write the intent, send, write the reply. A stop (Ctrl-C, a refused
-key, the limit of requests) sends nothing more but waits for what is under way, because it may have been paid for.
+The order of things for each attempt: claim the key, connect, write the intent, send, write the reply. A stop (Ctrl-C, a
+refused key, the limit of requests) sends nothing more but waits for what is under way, because it may have been paid
+for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -169,10 +171,20 @@ class Caller:
         async with self._pace.slot() as entered:
             if not self.admits(key):
                 return Response(Reply(Fate.refused, note="stopped"), Next.give_up)
+            own_id = str(uuid.uuid4())
+            intend = partial(self.ledger.intend, key, own_id)
+            call: int | None = None
+
+            async def before() -> None:
+                nonlocal call
+                call = await self.scribe.do(intend)
+
+            def record() -> None:  # what could not be sent has no row yet
+                self.ledger.record(intend() if call is None else call, response.reply)
+
             try:
-                call = await self.scribe.do(partial(self.ledger.intend, key))
-                response = await self.endpoint.complete(request)
-                await self.scribe.do(partial(self.ledger.record, call, response.reply))
+                response = await self.endpoint.complete(request, own_id, before)
+                await self.scribe.do(record)
                 self.meter.landed(key, response.reply.body, response.reply.fate is Fate.lost)
             except Exception as error:
                 self.stop(error if isinstance(error, ProspectError) else MachineError(repr(error)))

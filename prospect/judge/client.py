@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,6 +24,7 @@ from prospect.judge.options import OPENAI
 from prospect.judge.reply import is_completion, plain
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+OWN_ID = "X-Client-Request-Id"  # OpenAI logs it, and finds a request by it whose reply was lost
 _HEADERS = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 _LONGEST_WAIT = 120.0
 _RETRY = {408, 409, 429}  # and every status from 500 on
@@ -82,21 +83,36 @@ class Endpoint:
         for client in self._idle:
             await client.aclose()
 
-    async def send(self, method: str, path: str, **content: Any) -> httpx2.Response | Response:
+    async def send(
+        self, method: str, path: str, before: Callable[[], Awaitable[None]] | None = None, **content: Any
+    ) -> httpx2.Response | Response:
         """A whole reply with status 2xx; anything else as what follows from it. Never raises for what a network or a
-        server can do.
+        server can do. ``before`` is done when the connection stands, directly before the first byte of the request.
 
         Raises:
             UserError: the URL is none.
         """
         client = self._idle.pop() if self._idle else self._new_client()
+        sent = False
         try:
-            call = client.request(method, f"{self.base_url}{path}", **content)
-            response = await asyncio.wait_for(call, self._timeout)
+            async with asyncio.timeout(self._timeout) as limit:
+
+                async def traced(event: str, info: Mapping[str, Any]) -> None:
+                    nonlocal sent
+                    if not event.endswith("send_request_headers.started") or info["request"].method == b"CONNECT":
+                        return  # a tunnel through a proxy carries nothing yet
+                    limit.reschedule(None)
+                    if before is not None:
+                        await before()
+                    sent = True
+                    limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
+
+                url = f"{self.base_url}{path}"
+                response = await client.request(method, url, extensions={"trace": traced}, **content)
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise UserError(f"--base-url {self.base_url}: {error}") from None
         except (httpx2.HTTPError, TimeoutError) as error:
-            return _no_reply(error)
+            return _no_reply(error, sent)
         finally:
             self._idle.append(client)
         return response if response.is_success else _refused(response)
@@ -106,10 +122,12 @@ class Endpoint:
         timeouts = httpx2.Timeout(self._timeout, connect=min(self._timeout, 15.0))
         return httpx2.AsyncClient(headers=self._headers, timeout=timeouts, verify=self._context)
 
-    async def complete(self, request: Mapping[str, Any]) -> Response:
-        """One chat completion, or a typed decision (systemone.py)."""
+    async def complete(
+        self, request: Mapping[str, Any], own_id: str, before: Callable[[], Awaitable[None]]
+    ) -> Response:
+        """One chat completion, or a typed decision (systemone.py); ``before``: see ``send``."""
         path = "/systemone" if "questions" in request else "/chat/completions"
-        response = await self.send("POST", path, json=dict(request))
+        response = await self.send("POST", path, before=before, json=dict(request), headers={OWN_ID: own_id})
         if isinstance(response, Response):
             return response
         body, request_id = response.content, response.headers.get("x-request-id")
@@ -130,12 +148,11 @@ class Endpoint:
             return []
 
 
-def _no_reply(error: Exception) -> Response:
-    if isinstance(error, TimeoutError | httpx2.ReadTimeout):
-        return Response(Reply(Fate.lost, note="no whole reply within --timeout"), Next.retry)
-    unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
-    fate = Fate.refused if unsent else Fate.lost
-    return Response(Reply(fate, note=f"{type(error).__name__}: {str(error).strip()}"[:300].rstrip(": ")), Next.retry)
+def _no_reply(error: Exception, sent: bool) -> Response:
+    note = f"{type(error).__name__}: {str(error).strip()}"[:300].rstrip(": ")
+    if isinstance(error, TimeoutError | httpx2.TimeoutException):
+        note = "no whole reply within --timeout" if sent else "no connection in time"
+    return Response(Reply(Fate.lost if sent else Fate.refused, note=note), Next.retry)
 
 
 def _refused(response: httpx2.Response) -> Response:

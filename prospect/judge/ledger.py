@@ -1,10 +1,10 @@
 """The ledger of everything that was asked of a judge, in SQLite: no answer that was received is lost or asked again.
 
-Before a request is sent, a row says that it will be; as soon as its reply is here, the same row holds it, raw. A row
-that never got its end belongs to a process that was killed with a request under way: it may have been billed, and is
-counted as that. A request's key is the hash of all that was sent, so another prompt, model or parameter is another key.
-Several processes may share a ledger: a key is claimed before it is asked, and claims of dead processes fall to whoever
-comes next. Life is told by a file lock, which the kernel takes from the dead.
+Directly before a request's first byte is sent, a row says that it will be; as soon as its reply is here, the same row
+holds it, raw. A row that never got its end belongs to a process that was killed with a request under way: it may have
+been billed, and is counted as that. A request's key is the hash of all that was sent, so another prompt, model or
+parameter is another key. Several processes may share a ledger: a key is claimed before it is asked, and claims of dead
+processes fall to whoever comes next. Life is told by a file lock, which the kernel takes from the dead.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS requests (key TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, owner TEXT NOT NULL, sent_at REAL NOT NULL, ended_at REAL,
-    fate TEXT, status INTEGER, request_id TEXT, note TEXT, body BLOB);
+    fate TEXT, status INTEGER, request_id TEXT, note TEXT, body BLOB, client_request_id TEXT);
 CREATE INDEX IF NOT EXISTS calls_by_key ON calls (key);
 CREATE TABLE IF NOT EXISTS batches (
     mark TEXT PRIMARY KEY, endpoint TEXT NOT NULL, owner TEXT NOT NULL, number TEXT, keys TEXT NOT NULL,
@@ -51,7 +51,7 @@ class Fate(StrEnum):
 
     answered = "answered"
     garbled = "garbled"  # status 200, but no chat completion
-    refused = "refused"  # an HTTP error, or no connection: not billed
+    refused = "refused"  # an HTTP error, or not sent for want of a connection: not billed
     lost = "lost"  # sent, and no whole reply came back
 
 
@@ -128,6 +128,8 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # a reply is on the disk before it counts as received
             self._db.executescript(_TABLES)
+            if not self.rows("SELECT 1 FROM pragma_table_info('calls') WHERE name = 'client_request_id'"):
+                self._db.execute("ALTER TABLE calls ADD COLUMN client_request_id TEXT")  # of an older ledger
             for name, value in (("schema", str(_SCHEMA)), ("salt", secrets.token_hex(32))):
                 self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
             self._release_dead()
@@ -169,19 +171,16 @@ class Ledger:
 
     def recall(self, name: str) -> str | None:
         """A fact kept between runs."""
-        with self._errors():
-            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return str(row[0]) if row else None
+        rows = self.rows("SELECT value FROM facts WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
 
     def remember(self, name: str, value: str) -> None:
         """Keep a fact between runs."""
-        with self._errors():
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        self.rows("INSERT OR REPLACE INTO facts VALUES (?, ?)", name, value)
 
     def forget(self, name: str) -> None:
         """Drop a fact that may no longer hold."""
-        with self._errors():
-            self._db.execute("DELETE FROM facts WHERE name = ?", (name,))
+        self.rows("DELETE FROM facts WHERE name = ?", name)
 
     def answers(self, keys: Collection[str]) -> dict[str, bytes]:
         """The raw reply to each key that has one: the first answer, or what came instead when asked again."""
@@ -225,14 +224,10 @@ class Ledger:
         with self._errors():
             self._db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self.me))
 
-    def intend(self, key: str) -> int:
-        """Write down that a call is about to be made; its number."""
-        with self._errors():
-            cursor = self._db.execute(
-                "INSERT INTO calls (key, owner, sent_at) VALUES (?, ?, ?)", (key, self.me, time.time())
-            )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+    def intend(self, key: str, own_id: str) -> int:
+        """Write down that a call is about to be made, under an id that the provider is told, too; its number here."""
+        query = "INSERT INTO calls (key, owner, sent_at, client_request_id) VALUES (?, ?, ?, ?) RETURNING id"
+        return int(self.rows(query, key, self.me, time.time(), own_id)[0][0])
 
     def record(self, call: int, reply: Reply) -> None:
         """Write down how a call ended, at once: on the disk, whatever happens to the machine, when this returns."""

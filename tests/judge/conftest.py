@@ -68,11 +68,14 @@ class _Server(ThreadingHTTPServer):
 
 
 class Stub:
-    """The server. ``bill`` counts completions by request: whatever is counted here would have been paid for."""
+    """The server. ``bill`` counts completions by request: whatever is counted here would have been paid for. Its log
+    has the client's ids of the requests that it ``received`` and ``charged`` for."""
 
     def __init__(self, handler: type[Handler] | None = None) -> None:
         self.bill: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
+        self.charged: Counter[str] = Counter()
         self.requests: list[dict[str, Any]] = []
         self.judge: Callable[[str, str], str | None] = longer_wins
         self.weigh: Callable[[str, str], dict[str, float]] | None = None  # label weights, where they are asked for
@@ -171,6 +174,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.stub.lock:
             attempt, self.stub.seen[key] = self.stub.seen[key], self.stub.seen[key] + 1
             self.stub.requests.append(body)
+            self.stub.received[self.headers["X-Client-Request-Id"]] += 1
         refusal = self.stub.refuses(body)
         if refusal:
             return self.reply(400, {"error": {"message": refusal, "type": "invalid_request_error"}})
@@ -186,6 +190,7 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(self.stub.latency)
         with self.stub.lock:
             self.stub.bill[key] += 1
+            self.stub.charged[self.headers["X-Client-Request-Id"]] += 1
         self.answer(self.stub.completion(body, texts), fault)
 
     def answer(self, content: dict[str, Any], fault: str | None) -> None:
@@ -196,7 +201,9 @@ class Handler(BaseHTTPRequestHandler):
         raw = json.dumps(content).encode()
         if fault == "json":
             return self.send(200, raw[: len(raw) // 2])
-        if fault == "reset":
+        if fault in ("reset", "torn"):
+            if fault == "torn":
+                self.send(200, raw[: len(raw) // 2], length=len(raw))
             return self.reset()
         if fault == "cut":
             self.close_connection = True

@@ -45,7 +45,7 @@ def test_key_depends_on_everything_that_is_sent():
 def test_answer_survives_and_is_not_asked_again(tmp_path):
     with Ledger(tmp_path) as ledger:
         assert ledger.claim(KEY, REQUEST) is Claim.mine
-        ledger.record(ledger.intend(KEY), Reply(Fate.answered, 200, b"raw \x00 bytes"))
+        ledger.record(ledger.intend(KEY, "id"), Reply(Fate.answered, 200, b"raw \x00 bytes"))
         salt = ledger.salt
     with Ledger(tmp_path) as ledger:
         assert ledger.answers((KEY, "other")) == {KEY: b"raw \x00 bytes"}
@@ -56,7 +56,7 @@ def test_answer_survives_and_is_not_asked_again(tmp_path):
 
 def test_errors_are_no_answers(ledger):
     for fate in (Fate.refused, Fate.lost, Fate.garbled):
-        ledger.record(ledger.intend(KEY), Reply(fate, 500, b"body"))
+        ledger.record(ledger.intend(KEY, "id"), Reply(fate, 500, b"body"))
     assert not ledger.answers((KEY,))
     tally = ledger.tally((KEY,))
     assert (tally.refused, tally.lost, tally.garbled, tally.maybe_billed) == (1, 1, 1, 1)
@@ -65,7 +65,7 @@ def test_errors_are_no_answers(ledger):
 def test_second_garbled_reply_stays(ledger):
     for body in (b"one", b"two"):
         assert not ledger.answers((KEY,))
-        ledger.record(ledger.intend(KEY), Reply(Fate.garbled, 200, body))
+        ledger.record(ledger.intend(KEY, "id"), Reply(Fate.garbled, 200, body))
     assert ledger.answers((KEY,)) == {KEY: b"two"}
 
 
@@ -81,9 +81,9 @@ def test_claim_of_the_living_holds_and_ends(tmp_path, ledger):
 
 
 def test_claim_of_the_dead_falls_and_its_call_is_counted(tmp_path, ledger):
-    killed(tmp_path, f"ledger.claim({KEY!r}, {{}}); ledger.intend({KEY!r})")
+    killed(tmp_path, f"ledger.claim({KEY!r}, {{}}); ledger.intend({KEY!r}, 'id')")
     assert ledger.claim(KEY, REQUEST) is Claim.mine
-    call = ledger.intend(KEY)
+    call = ledger.intend(KEY, "id")
     assert ledger.tally((KEY,)).unseen == 1, "the dead one's; our own is under way"
     ledger.record(call, Reply(Fate.answered, 200, b"x"))
     assert ledger.tally((KEY,)).maybe_billed == 1
@@ -94,7 +94,7 @@ def test_half_a_transaction_leaves_nothing(ledger):
         raise MachineError("planted")
 
     with pytest.raises(MachineError):
-        ledger.together([lambda: ledger.intend(KEY), fails])
+        ledger.together([lambda: ledger.intend(KEY, "id"), fails])
     assert ledger.tally((KEY,)).unseen == 0
     assert ledger.together([lambda: ledger.claim(KEY, REQUEST), lambda: 7]) == [Claim.mine, 7]
 

@@ -19,6 +19,7 @@ from prospect.judge.calls import Interrupted, Patience
 from prospect.judge.ledger import Ledger
 from prospect.judge.options import parse
 from prospect.judge.stage import compare
+from tests.judge.bill import bill
 
 ROOT = Path(__file__).parents[2]
 QUICK = Patience(base=0.002, cap=0.02)
@@ -276,7 +277,8 @@ def wait_until(condition: Any, process: subprocess.Popen[str], seconds: float = 
 
 def test_killed_runs_pay_for_nothing_twice(stub, samples, tmp_path):
     _, smooth = run(stub, samples, "--cache", str(tmp_path / "smooth"))
-    stub.bill.clear()
+    for counter in (stub.bill, stub.charged):
+        counter.clear()
     stub.latency = 0.03
     for share in (1, 2):
         process = command(stub, samples)
@@ -292,9 +294,11 @@ def test_killed_runs_pay_for_nothing_twice(stub, samples, tmp_path):
     tally = result["spent"]["tally"]
     assert tally["answered"] == GAMES
     assert len(stub.games) == GAMES
-    repeated = sum(stub.games.values()) - GAMES
-    assert repeated <= tally["unseen"] <= 16, "only what was under way at a kill may be paid for twice, and is counted"
-    assert result["spent"]["maybe_billed_unseen"] == tally["unseen"]
+    found = bill(stub, samples.parent / "cache")
+    assert result["spent"]["maybe_billed_unseen"] == tally["unseen"] == found.maybe_billed
+    assert tally["unseen"] <= 16, "only what was under way at a kill may be paid for twice"
+    assert found.billed == sum(stub.games.values()) - GAMES
+    assert found.not_counted == found.ambiguous == 0
 
 
 def test_ctrl_c_waits_for_what_is_under_way(stub, samples):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
+from bench.coverage import RATES, coverage
 from prospect.stats import bootstrap as module
 from prospect.stats.bootstrap import bootstrap, cluster_means, estimate, estimate_difference
 from prospect.stats.intervals import clopper_pearson, sign_test, wilson
+from tests.planted import plant
 
 
 def test_known_values():
@@ -88,27 +91,19 @@ def test_coverage(n, least, most):
     assert least <= inside / 600 <= most
 
 
-RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
+def at_each_rate(times: int) -> list[float]:
+    """Coverage of the shipped interval at 0.1, 0.2, …, 0.9; bench/coverage.py has more kinds of scores."""
+    return [coverage(rate, 200, "words", times, partial(bootstrap, draws=1000)) for rate in RATES]
 
 
-def clustered(rng: np.random.Generator, rate: float, shape: tuple[int, ...]) -> np.ndarray:
-    """Scores of prompts in both orders; half of the prompts are sure, so that the orders hang together."""
-    sure = rng.random(shape) < 0.5
-    quality = np.where(sure, rng.random(shape) < rate, rate)
-    return (rng.random((2, *shape)) < quality).mean(axis=0)
+def test_coverage_at_each_rate():
+    """4,000 simulations a rate: their own standard error is 0.35 points."""
+    assert all(0.93 <= share <= 0.97 for share in at_each_rate(4000))
 
 
-@pytest.mark.parametrize("n", [200, 400])
-def test_coverage_at_all_rates(n):
-    """93 to 97% over rates from 0.1 to 0.9; no rate of its own falls out by more than the simulation's noise."""
-    inside = []
-    for rate in RATES:
-        scores = clustered(np.random.default_rng(int(1000 * rate) + n), rate, (400, n))
-        found = [bootstrap(row, run, draws=1000) for run, row in enumerate(scores)]
-        inside.append(np.mean([low <= rate <= high for low, high in found]))
-    assert 0.93 <= np.mean(inside) <= 0.97
-    assert min(inside) > 0.91
-    assert max(inside) < 0.985
+def test_planted_bug_a_90_percent_interval_is_noticed_at_each_rate(monkeypatch):
+    plant(monkeypatch, bootstrap, "(0.025, 0.975)", "(0.05, 0.95)")
+    assert all(share < 0.93 for share in at_each_rate(2000))
 
 
 @pytest.mark.parametrize("rate", RATES)
