@@ -12,6 +12,7 @@ from collections.abc import Sequence as Seq
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -56,6 +57,16 @@ class Portion:
 
     batches: list[Batch]  # on the host
     drawn: list[Sequence | None]  # for each of their records what the reference point is estimated on
+
+    @classmethod
+    def of(cls, batches: list[Batch], drawn: Seq[Sequence | None]) -> Portion:
+        """The largest comes last, where computing begins: what follows it finds room where it was."""
+        answers = sum(map(len, batches)) // max(len(drawn), 1)  # of a record
+        rest, own = iter(drawn), []
+        for batch in batches:
+            own.append(list(islice(rest, len(batch) // answers)))
+        order = sorted(range(len(batches)), key=lambda i: len(batches[i].input_ids))
+        return cls([batches[i] for i in order], [item for i in order for item in own[i]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +160,7 @@ class BasicTrainer:
         batches = engine.data.microbatches([records[i] for i in mine], share, self.scores_prompts)
         if engine.policy.device.type == "cuda":
             batches = [batch.pinned() for batch in batches]
-        return Portion(batches, [others[i] for i in mine])
+        return Portion.of(batches, [others[i] for i in mine])
 
     def compute(self, work: Work, engine: Engine, train: bool, update: int = 0) -> Tally:
         """Metrics of one optimizer step, as far as this process computes them.

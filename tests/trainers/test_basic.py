@@ -17,7 +17,7 @@ from prospect.reference import CachedReference
 from tests import tiny
 from tests.planted import plant
 from trainers import TRAINERS, mismatched
-from trainers.basic import BasicTrainer, Engine
+from trainers.basic import BasicTrainer, Engine, Portion
 
 Made = tuple[BasicTrainer, Engine]
 
@@ -80,6 +80,31 @@ def unlike_apart(made: Made, budget: int = 10**6) -> tuple[float, float]:
         engine.policy.share_prompts = True
     worst = max(abs(metrics[name] - wanted[name]) / max(1, abs(wanted[name])) for name in wanted)
     return worst, tiny.distance(gradient, wanted_gradient)
+
+
+def drawn_for(made: Made) -> tuple[list[int], dict[str, str | None]]:
+    """Sizes of a step's micro-batches in their order, and for each record the mismatched answer that comes with it."""
+    trainer, engine = made
+    engine.data.config.model.tokens_per_microbatch = 150
+    (portion,) = trainer.work(engine.data.step(0), 0, engine).portions
+    records = [name for batch in portion.batches for name in batch.ids]
+    found = {name: None if item is None else item.id for name, item in zip(records, portion.drawn, strict=True)}
+    return [len(batch.input_ids) for batch in portion.batches], found
+
+
+def test_the_largest_micro_batch_comes_first_with_the_answers_drawn_for_it(
+    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, engine = made("kto")
+    records = engine.data.step(0)
+    others = trainer.mismatches(engine.data, records, 0)
+    wanted = {record.id: None if item is None else item.id for record, item in zip(records, others, strict=True)}
+    sizes, found = drawn_for((trainer, engine))
+    assert sizes == sorted(sizes)  # computed from the last on
+    assert sizes[0] < sizes[-1]
+    assert found == wanted
+    plant(monkeypatch, Portion.of, "for i in order for item in own[i]", "for some in own for item in some")
+    assert drawn_for((trainer, engine))[1] != wanted
 
 
 @pytest.mark.parametrize("loss", tiny.LOSSES)

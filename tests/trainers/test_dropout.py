@@ -47,7 +47,8 @@ def at_once(trainer: BasicTrainer, engine: Engine) -> tuple[float, torch.Tensor]
     """Loss and gradient of the same step by one pass over each micro-batch, all of them kept for the gradient."""
     torch.manual_seed(3)
     records = engine.data.step(0)
-    batches = engine.data.microbatches(records)
+    (portion,) = trainer.work(records, 0, engine).portions
+    batches = portion.batches
     assert len(batches) > 1
     assert engine.reference is not None
     policy = joined([engine.policy.outputs(batch) for batch in batches])
