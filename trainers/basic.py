@@ -206,6 +206,7 @@ class BasicTrainer:
                 if train:
                     self.mean(loss, count).backward()
             self._tally(tally, loss, policy, reference, choice)
+            del policy, loss  # their graph would lie between the next one's tensors, and holes that nothing fits in
         return tally
 
     def mean(self, loss: Loss, count: dict[Over, int]) -> Tensor:
