@@ -1,9 +1,9 @@
 """Matrix products of float32 on a CPU, through oneDNN where it is the faster one.
 
-torch gives them to its BLAS. That of its wheels, MKL, uses half the width of the vector units on processors that are
-not Intel's; oneDNN, which comes with torch too and has the whole of it, is twice as fast there. It makes a kernel for
-each new shape, so that small products stay where they were. Everything that torch computes in another precision, on
-another device or over several of them is left alone.
+torch gives them to its BLAS, in its wheels MKL; oneDNN, which comes with torch too, was twice as fast on an AMD EPYC
+with AVX-512 (docs/performance.md). It is taken wherever there is AVX-512, whoever made the processor, so that the same
+machine always computes the same. It makes a kernel for each new shape, so that small products stay where they were.
+Everything that torch computes in another precision, on another device or over several of them is left alone.
 """
 
 from __future__ import annotations
