@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 
 class Mode(StrEnum):
@@ -106,7 +106,7 @@ class ModelConfig:
     v_head_max_grad_norm: float | None = None
     max_length: int = 2048
     max_prompt_length: int = 1024
-    activation_checkpointing: bool | Literal["mlp"] = False
+    activation_checkpointing: bool = False
     compile: bool = False
     share_prompts: bool = True
     batch_size: int = 32

@@ -32,7 +32,7 @@ from prospect.model.compiled import compile_on
 from prospect.model.control import ControlTokens, add_control_rows
 from prospect.model.policy import Policy
 from prospect.model.products import use_products
-from prospect.model.recompute import recompute_mlps
+from prospect.model.remade import remake_activations
 
 _EOS, _PAD = "<|endoftext|>", "<|pad|>"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -247,12 +247,10 @@ def make_policy(
     nn.Module.to(model, device)
     if device.type == "cpu":
         use_products(model)
-    if trained and config.model.activation_checkpointing == "mlp":
-        recompute_mlps(model)
-    elif trained and config.model.activation_checkpointing:
+    if trained and config.model.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if config.model.compile:
-        compile_on(device, model)
+    if not (config.model.compile and compile_on(device, model)):  # compiled regions choose themselves what they keep
+        remake_activations(model)
     model.train(trained)
     return kind(model, device, precision.autocast, share_prompts=config.model.share_prompts)
 

@@ -1,7 +1,7 @@
 """Matrix products of float32 on a CPU, through oneDNN where it is the faster one.
 
 torch gives them to its BLAS, in its wheels MKL; oneDNN, which comes with torch too, was twice as fast on an AMD EPYC
-with AVX-512 (docs/performance.md). It is taken wherever there is AVX-512, whoever made the processor, so that the same
+with AVX-512, and a quarter slower on an Intel Xeon (docs/performance.md). The processor decides, so that the same
 machine always computes the same. It makes a kernel for each new shape, so that small products stay where they were.
 Everything that torch computes in another precision, on another device or over several of them is left alone.
 """
@@ -9,6 +9,8 @@ Everything that torch computes in another precision, on another device or over s
 from __future__ import annotations
 
 import threading
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,8 +48,15 @@ def use_products(model: nn.Module) -> None:
 
 
 def available() -> bool:
-    """Whether oneDNN has kernels for this machine's widest vectors."""
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    """Whether oneDNN is the faster one here: it has kernels for the widest vectors, and MKL was not made for them."""
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return torch.backends.mkldnn.is_available() and wide and not _made_by_intel()
+
+
+@cache
+def _made_by_intel() -> bool:
+    cpus = Path("/proc/cpuinfo")
+    return cpus.is_file() and "GenuineIntel" in cpus.read_text(encoding="utf-8")
 
 
 class Linear(nn.Linear):

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 from prospect.model import products
 from prospect.model.policy import Policy
 from prospect.model.products import LINEAR, Linear, add_product, product, use_products
-from prospect.model.recompute import recompute_mlps
+from prospect.model.remade import remake_activations
 from tests.model.shapes import SHAPES, build
 from tests.model.test_policy import CPU, plain, run, small_tiles
-from tests.model.test_recompute import gradient, with_adapter
+from tests.model.test_remade import gradient, with_adapter
 from tests.planted import plant
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
@@ -142,17 +142,17 @@ def test_a_frozen_layer_keeps_no_inputs() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_neox"])
-def test_recomputed_mlps_make_no_product_twice(name: str) -> None:
+def test_activations_made_again_make_no_product_twice(name: str) -> None:
     counts, found = [], []
-    for recomputed in (False, True):
+    for again in (False, True):
         model = using(build(name))
-        if recomputed:
-            recompute_mlps(model)
+        if again:
+            remake_activations(model)
         with Calls() as calls:
             found.append(gradient(model)[1])
         counts.append(calls.count)
     assert counts[0] == counts[1]
-    assert torch.equal(*found)
+    assert_near(*found)
 
 
 def test_what_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,11 @@ def test_what_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls.count == 0
 
 
-def test_other_machines_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("vectors", "intel", "used"), [("AVX512", False, True), ("AVX512", True, False), ("AVX2", False, False)]
+)
+def test_the_processor_decides(vectors: str, intel: bool, used: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert not any(isinstance(module, Linear) for module in using(build("llama")).modules())
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+    monkeypatch.setattr(products, "_made_by_intel", lambda: intel)
+    assert any(isinstance(module, Linear) for module in using(build("llama")).modules()) == used

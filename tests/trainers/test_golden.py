@@ -1,13 +1,15 @@
 """Twenty steps of every loss on two tiny models: the numbers must not drift.
 
-``tests/golden/<capability>-torch-<torch>.json`` holds each step's losses, for processors that vectorize alike (AVX2
-and AVX-512 differ in the last bits, and twenty steps multiply them) and this version of torch; elsewhere any of the
-files is compared with a wider tolerance. ``python -m tests.trainers.test_golden`` writes this machine's file.
+``tests/golden/<maker>-<capability>-torch-<torch>.json`` holds each step's losses, for processors that compute alike
+(AVX2 and AVX-512 differ in the last bits, so do MKL's kernels for Intel and AMD, and twenty steps multiply them) and
+this version of torch; elsewhere any of the files is compared with a wider tolerance: 4e-3 was seen between two makers.
+``python -m tests.trainers.test_golden`` writes this machine's file.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from tests import tiny
 from trainers.basic import BasicTrainer, Engine
 
 FOLDER = Path(__file__).parents[1] / "golden"
+CPUS = Path("/proc/cpuinfo")
 STEPS = 20
 SHAPES = {
     "llama": tiny.SHAPE,
@@ -53,7 +56,9 @@ def trained(engine: Engine, trainer: BasicTrainer) -> list[float]:
 def here() -> Path:
     """This machine's file."""
     capability = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "")
-    return FOLDER / f"{capability}-torch-{torch.__version__.split('+')[0]}.json"
+    made_by = re.search(r"vendor_id\s*: *(\w+)", CPUS.read_text()) if CPUS.is_file() else None
+    maker = made_by[1].lower() if made_by else "other"
+    return FOLDER / f"{maker}-{capability}-torch-{torch.__version__.split('+')[0]}.json"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_twenty_steps(folder: Path, loss: str, shape: str) -> None:
     golden = json.loads(file.read_text())
     name = f"{loss}/{shape}"
     found = losses_of_steps(folder, loss, shape)
-    tolerance = 1e-5 if file == here() else 1e-3
+    tolerance = 1e-5 if file == here() else 1e-2
     assert found == pytest.approx(golden[name], rel=tolerance, abs=tolerance / 10)
 
 
@@ -84,7 +89,7 @@ def test_another_seed_would_be_seen(folder: Path) -> None:
     golden = json.loads(sorted(FOLDER.glob("*.json"))[0].read_text())["dpo/llama"]
     config = tiny.config(folder, "dpo", count=48, batch_size=4, n_epochs=4, architecture=SHAPES["llama"], seed=4)
     trainer, engine = tiny.trainer_and_engine(config)
-    assert trained(engine, trainer) != pytest.approx(golden, rel=1e-3, abs=1e-4)
+    assert trained(engine, trainer) != pytest.approx(golden, rel=1e-2, abs=1e-3)
 
 
 if __name__ == "__main__":
