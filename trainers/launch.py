@@ -23,6 +23,7 @@ from trainers import losses, make_trainer
 from trainers.basic import BasicTrainer, Engine
 from trainers.budget import settled
 from trainers.exports import merge_exports
+from trainers.kernels import settle_kernels
 from trainers.loop import Loop
 from trainers.probes import shown
 from trainers.setup import prepare_data, prepare_reference, prepare_text, prepare_trained, settle_sharing
@@ -79,6 +80,7 @@ def _train(config: Config, run: Run, world: World) -> int:
     data = trainer.prepare(prepare_data(config, trainer, text), world)
     policy = prepare_trained(config, start, saved, text, world, head=trainer.head)
     settle_sharing(policy, data)
+    settle_kernels(config, policy, position, world)
     digest = None if folder is None else run.manifest()["parents"][0]["digest"]
     as_at_start = policy if folder is None or policy.adapter is not None else None
     reference, digest = prepare_reference(config, trainer, data, text, world, digest, as_at_start)

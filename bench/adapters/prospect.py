@@ -34,6 +34,7 @@ from prospect.reference import LiveReference, Reference
 from trainers import TRAINERS, make_trainer
 from trainers.basic import BasicTrainer, Engine, Work
 from trainers.budget import settled
+from trainers.kernels import settle_kernels
 from trainers.loop import Loop
 from trainers.setup import Text, prepare_data, prepare_policy, prepare_reference, prepare_text, settle_sharing
 
@@ -86,6 +87,7 @@ def prepare(job: Job, rows: Seq[Row], scratch: Path) -> Ready:
     data = prepare_data(config, trainer, text)
     data = Data(data.train, data.evaluation, _FileOrder(data.order.pools, [1.0], 0), config, job.n_trained)
     policy = _policy(job, config, text, world)
+    settle_kernels(config, policy, Position(), world)
     return Ready(config, trainer, text, settled(config, data, policy, Position(), world), policy, world)
 
 

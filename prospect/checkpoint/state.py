@@ -32,6 +32,7 @@ class Position:
     milestone: bool = False  # also published under its own name
     stopped: str | None = None  # why the run ended before its last step
     tokens_per_microbatch: int | None = None  # found on the device of the run
+    head_kernel: str | None = None  # the fastest on it
     trainer: dict[str, float] = field(default_factory=dict)  # what the loss carries from step to step
     tracker: dict[str, str] = field(default_factory=dict)  # run ids of trackers, to continue their curves
 

@@ -19,7 +19,8 @@ NEUTRAL = (
     *("temperature", "top_p", "max_new_tokens", "category_temperatures", "cache_reference_logprobs", "probes"),
     *("peft.merge_on_export", "optimizer_in_backward"),
     *("model.name", "model.eval_batch_size", "model.tokens_per_microbatch", "model.gradient_accumulation_steps"),
-    *("model.activation_checkpointing", "model.compile", "model.share_prompts", "model.use_flash_attention"),
+    *("model.activation_checkpointing", "model.compile", "model.head_kernel", "model.share_prompts"),
+    "model.use_flash_attention",
     *("loss.name", "loss.dataloader", "loss.use_reference_model"),
 )
 _LONGEST = 100

@@ -64,6 +64,14 @@ class DType(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class HeadKernel(StrEnum):
+    """What computes the output layer between and beside its matrix products."""
+
+    torch = "torch"  # operations, one after the other
+    compiled = "compiled"  # the same, compiled into few kernels
+    cut = "cut"  # cut-cross-entropy's, which hold no logits
+
+
 class Quantization(StrEnum):
     """How frozen weights are kept in fewer bits."""
 
@@ -108,6 +116,7 @@ class ModelConfig:
     max_prompt_length: int = 1024
     activation_checkpointing: bool = False
     compile: bool = False
+    head_kernel: HeadKernel | None = None
     share_prompts: bool = True
     batch_size: int = 32
     gradient_accumulation_steps: int = 1

@@ -9,6 +9,9 @@ Four products of a tile with W or h where W is trained: logits, logits again in 
 by h and by W. Fewer where more is known in the forward pass: without the second logits where each token's weight in the
 loss is (Hsu et al. 2024, arXiv 2410.10989, section 3.2), with one derivative, kept for the backward pass, where W is
 frozen.
+
+What a tile goes through between its products may be compiled into kernels that read it once, or the whole given to the
+kernels of cut-cross-entropy (Wijmans et al. 2024, arXiv 2411.09009): ``HeadKernel``.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prospect.config.schema import HeadKernel
 from prospect.errors import UserError
 from prospect.model.adapter import covers_rows, output_weights
+from prospect.model.between import Between, Compiled
 from prospect.model.products import add_product, product
 
 _TILE = {"cpu": (256, 32 * 2**20), "cuda": (4096, 512 * 2**20)}  # most positions and bytes of a tile in float32
@@ -38,6 +43,12 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     accumulates: bool = False
+    kernel: HeadKernel = HeadKernel.torch
+
+    @property
+    def between(self) -> Between:
+        """What a tile goes through between its products."""
+        return (Compiled if self.kernel is HeadKernel.compiled else Between)(self.scale, self.softcap)
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Head:
@@ -58,6 +69,8 @@ class Head:
         """
         weight, bias = output_weights(self.linear)
         dtype = _dtype(hidden, weight)
+        if self.kernel is HeadKernel.cut and len(targets):
+            return _cut_logps(hidden.to(dtype), weight.to(dtype), targets, self.softcap)
         frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
         early = torch.is_grad_enabled() and hidden.requires_grad and (frozen or known is not None)
         apply: Any = _EarlyLogps.apply if early else _TokenLogps.apply
@@ -72,23 +85,10 @@ class Head:
         cast = weight.to(_dtype(hidden, weight))
         found = []
         for rows in hidden.to(cast.dtype).split(tile_size(len(weight), hidden.device)):
-            logits, _ = self.logits(rows, cast, bias)
+            logits, _ = self.between.logits(rows, cast, bias)
             normalizers = logits.logsumexp(-1)
             found.append(logits.mul_(2).logsumexp(-1) - 2 * normalizers)
         return torch.cat(found)
-
-    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Logits of one tile, and d(logits)/d(raw logits) where a soft cap makes it other than the scale."""
-        logits = product(hidden, weight.T)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if bias is not None:
-            logits += bias
-        if self.scale != 1.0:
-            logits *= self.scale
-        if self.softcap is None:
-            return logits, None
-        squashed = torch.tanh_(logits / self.softcap)
-        return squashed * self.softcap, 1 - squashed * squashed
 
     def sink(self, weight: Tensor) -> Tensor:
         """Where the weight's gradient is added up: its own ``.grad`` where nobody else waits for it, else zeros."""
@@ -112,18 +112,6 @@ def tile_size(vocabulary: int, device: torch.device) -> int:
     return max(1, min(most, size // (4 * vocabulary)))
 
 
-def _normalized(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log-probabilities of the targets [n], log-normalizers [n], and by what [n, 1] to divide the logits' remains.
-
-    The logits' place holds their exponentials then, so that there is no second tile.
-    """
-    picked = logits.gather(1, targets[:, None]).squeeze(1)
-    largest = logits.amax(-1, keepdim=True)
-    total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
-    normalizers = (largest + total.log()).squeeze(1)
-    return picked - normalizers, normalizers, total
-
-
 class _Gradients:
     """Derivatives by hidden states, weight and bias, added up tile by tile."""
 
@@ -134,27 +122,11 @@ class _Gradients:
         self.bias = torch.zeros_like(bias) if needed[2] and bias is not None else None
         self.in_place = self.weight is not None and self.weight is weight.grad
 
-    def add(
-        self,
-        tile: slice,
-        probabilities: Tensor,
-        slope: Tensor | None,
-        given: Tensor,
-        targets: Tensor,
-        rows: Tensor,
-        cast: Tensor,
-    ) -> None:
-        """One tile's part; ``probabilities`` [n, V] are consumed, ``given`` [n, 1] is d loss / d log p."""
-        # d log p(y) / d logits = onehot(y) - softmax(logits)
-        d = probabilities.mul_(-given)
-        d.scatter_add_(1, targets[:, None], given.to(d.dtype))
-        if slope is not None:
-            d *= slope
-        if self.head.scale != 1.0:
-            d *= self.head.scale
+    def add(self, tile: slice, slopes: Tensor, rows: Tensor, cast: Tensor) -> None:
+        """One tile's part; ``slopes`` [n, V]: the loss by the products rows @ castᵀ."""
         if self.bias is not None:
-            self.bias += d.sum(0)
-        d = d.to(rows.dtype)
+            self.bias += slopes.sum(0)
+        d = slopes.to(rows.dtype)
         if self.hidden is not None:
             self.hidden[tile] = product(d, cast)
         if self.weight is not None:
@@ -178,9 +150,9 @@ class _TokenLogps(torch.autograd.Function):
         cast = weight.to(dtype)
         found = torch.empty(len(targets), dtype=torch.promote_types(dtype, torch.float32), device=hidden.device)
         normalizers = torch.empty_like(found)
+        between = head.between
         for tile in _tiles(hidden, weight):
-            logits, _ = head.logits(hidden[tile].to(dtype), cast, bias)
-            found[tile], normalizers[tile], _ = _normalized(logits, targets[tile])
+            found[tile], normalizers[tile] = between.logps(hidden[tile].to(dtype), cast, bias, targets[tile])
         ctx.save_for_backward(hidden, weight, bias, targets, normalizers)
         ctx.head, ctx.dtype = head, dtype
         return found
@@ -190,11 +162,11 @@ class _TokenLogps(torch.autograd.Function):
         hidden, weight, bias, targets, normalizers = ctx.saved_tensors
         cast = weight.to(ctx.dtype)
         gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias, ctx.head)
+        between = ctx.head.between
         for tile in _tiles(hidden, weight):
             rows = hidden[tile].to(ctx.dtype)
-            logits, slope = ctx.head.logits(rows, cast, bias)
-            probabilities = logits.sub_(normalizers[tile, None]).exp_()
-            gradients.add(tile, probabilities, slope, grads[0][tile, None], targets[tile], rows, cast)
+            slopes = between.slopes(rows, cast, bias, targets[tile], normalizers[tile], grads[0][tile])
+            gradients.add(tile, slopes, rows, cast)
         return *gradients.found(), None, None, None
 
 
@@ -215,12 +187,11 @@ class _EarlyLogps(torch.autograd.Function):
         cast = weight.to(dtype)
         found = torch.empty(len(targets), dtype=torch.promote_types(dtype, torch.float32), device=hidden.device)
         gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias, head)
+        between, given = head.between, 1.0 if known is None else known
         for tile in _tiles(hidden, weight):
             rows = hidden[tile].to(dtype)
-            logits, slope = head.logits(rows, cast, bias)
-            found[tile], _, total = _normalized(logits, targets[tile])
-            given = torch.full_like(total, 1.0 if known is None else known)
-            gradients.add(tile, logits.div_(total), slope, given, targets[tile], rows, cast)
+            found[tile], slopes = between.logps_and_slopes(rows, cast, bias, targets[tile], given)
+            gradients.add(tile, slopes, rows, cast)
         ctx.save_for_backward(*gradients.found())
         ctx.known = known
         return found
@@ -233,6 +204,14 @@ class _EarlyLogps(torch.autograd.Function):
         else:  # checked where the numbers are, without waiting for them
             torch._assert_async((grads[0] == ctx.known).all(), "the loss is not linear in the log-probabilities")
         return by_hidden, by_weight, by_bias, None, None, None, None
+
+
+def _cut_logps(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
+    """By kernels that hold no logits at all; every one counts in the derivatives, however small its probability."""
+    from cut_cross_entropy import linear_cross_entropy
+
+    losses: Tensor = linear_cross_entropy(hidden, weight, targets, softcap=softcap, reduction="none", filter_eps=None)
+    return -losses.float()
 
 
 def _tiles(hidden: Tensor, weight: Tensor) -> list[slice]:

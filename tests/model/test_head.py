@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
+from prospect.config.schema import HeadKernel
 from prospect.errors import UserError
-from prospect.model import head
+from prospect.model import between, head
+from prospect.model.between import Between
 from prospect.model.head import Head
 from tests.planted import plant
 
@@ -93,9 +100,9 @@ def test_shorter_ways_give_the_same_gradients(inputs: Inputs, way: str, bias, sc
     ("function", "old", "new", "known", "frozen"),
     [
         (head._Gradients.found, "None if self.in_place else self.weight", "self.weight", None, False),
-        (head._EarlyLogps.forward, "else known)", "else abs(known))", -1 / N, False),
+        (head._EarlyLogps.forward, "else known", "else abs(known)", -1 / N, False),
         (head._EarlyLogps.backward, "* grads[0][:, None]", "* grads[0].mean()", None, True),
-        (head._EarlyLogps.forward, "logits.div_(total)", "logits", -1 / N, False),
+        (Between.logps_and_slopes, "logits.div_(total)", "logits", -1 / N, False),
     ],
 )
 def test_planted_bugs_are_seen(inputs: Inputs, function, old, new, known, frozen, monkeypatch) -> None:
@@ -162,6 +169,89 @@ def test_second_moments(inputs, tile, bias, scale, softcap, monkeypatch: pytest.
     assert squares_are_right(made, inputs[0])
     plant(monkeypatch, Head.log_squares, "logits.mul_(2).logsumexp(-1)", "2 * normalizers")
     assert not squares_are_right(made, inputs[0])
+
+
+@pytest.fixture
+def eager_graphs(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Compiled into graphs and no machine code; the counts of what was compiled."""
+    torch._dynamo.reset()
+    counters.clear()
+    between._compiled.cache_clear()
+    monkeypatch.setattr(between, "BACKEND", "aot_eager")
+    return counters["stats"]
+
+
+@FEATURES
+@pytest.mark.parametrize("way", ["in place", "frozen", "known"])
+def test_compiled_tiles_give_the_same_gradients(eager_graphs, inputs, way, bias, scale, softcap) -> None:
+    linear = nn.Linear(HIDDEN, VOCAB, bias=bias, dtype=torch.float64)
+    made = Head(linear, scale, softcap, accumulates=True, kernel=HeadKernel.compiled)
+    linear.requires_grad_(way != "frozen")
+    assert worst(made, inputs, -1 / N if way == "known" else None) <= 1e-12
+    torch.testing.assert_close(made.logps(*inputs), full(made, *inputs), rtol=0, atol=1e-12)
+
+
+def test_one_graph_a_function_whatever_the_number_of_positions(eager_graphs, inputs) -> None:
+    passes_of_many_lengths(inputs)
+    assert eager_graphs["unique_graphs"] == 3
+
+
+def test_planted_graph_for_each_number_is_seen(eager_graphs, inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, between._compiled, "dynamic=True", "dynamic=False")
+    passes_of_many_lengths(inputs)
+    assert eager_graphs["unique_graphs"] > 3
+
+
+def passes_of_many_lengths(inputs: Inputs) -> None:
+    made = Head(nn.Linear(HIDDEN, VOCAB, dtype=torch.float64), kernel=HeadKernel.compiled)
+    for count in (N, N - 3, 19, 8):  # the last tile is of another size each time
+        few = (inputs[0][:count].detach().clone().requires_grad_(), inputs[1][:count].clone())
+        made.logps(*few).sum().backward()
+        made.logps(*few, known=1.0).sum().backward()
+
+
+def test_planted_bug_in_compiled_tiles_is_seen(eager_graphs, inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, Between.slopes, "normalizers[:, None]", "normalizers.roll(1)[:, None]")
+    made = Head(nn.Linear(HIDDEN, VOCAB, dtype=torch.float64), kernel=HeadKernel.compiled)
+    assert worst(made, inputs) > 1e-3
+
+
+Given = list[dict[str, Any]]
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Given:
+    """In the place of cut-cross-entropy what it is documented to compute; and what it was given."""
+    given: Given = []
+
+    def losses(e: torch.Tensor, c: torch.Tensor, targets: torch.Tensor, softcap: float | None, **options: Any) -> Any:
+        given.append({"dtype": e.dtype, "weight": c.dtype, **options})
+        logits = e.float() @ c.float().T
+        logits = logits if softcap is None else (logits / softcap).tanh() * softcap
+        return nn.functional.cross_entropy(logits, targets, reduction="none")
+
+    module = ModuleType("cut_cross_entropy")
+    module.linear_cross_entropy = losses  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cut_cross_entropy", module)
+    return given
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_kernels_that_hold_no_logits_are_asked_for_all_of_each_derivative(cut: Given, inputs, softcap) -> None:
+    linear = nn.Linear(HIDDEN, VOCAB, bias=False)
+    made = Head(linear, 1.0, softcap, accumulates=True, kernel=HeadKernel.cut)
+    single = (inputs[0].detach().float(), inputs[1])
+    assert worst(made, single) <= 1e-5
+    assert worst(made, single, known=-1 / N) <= 1e-5
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert made.logps(*single).dtype == torch.float32
+    assert cut[-1] == {"dtype": torch.bfloat16, "weight": torch.bfloat16, "reduction": "none", "filter_eps": None}
+
+
+def test_planted_sign_of_its_losses_is_seen(cut: Given, inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, head._cut_logps, "return -losses", "return losses")
+    made = Head(nn.Linear(HIDDEN, VOCAB, bias=False), kernel=HeadKernel.cut)
+    assert worst(made, (inputs[0].detach().float(), inputs[1])) > 1
 
 
 def test_numeric_derivative(inputs) -> None:

@@ -14,6 +14,7 @@ from dataloaders.packing import Sequence, pack
 from prospect.batch import Batch, Role
 from prospect.errors import UserError
 from prospect.model import attention, head
+from prospect.model.between import Between
 from prospect.model.head import Head
 from prospect.model.policy import Policy
 from tests.model.shapes import SHAPES, build
@@ -101,13 +102,13 @@ def test_in_float64_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("mistral", attention._visible, "distance < window", "distance <= window"),
         ("mistral", attention._one_piece, "seen <= window", "True"),
         ("gemma2", attention._one_piece, "(scores / softcap).tanh() * softcap", "scores"),
-        ("gemma2", Head.logits, "squashed * self.softcap, 1 - squashed * squashed", "squashed * self.softcap, None"),
+        ("gemma2", Between.logits, "squashed * self.softcap, 1 - squashed * squashed", "squashed * self.softcap, None"),
         ("gemma2", attention._one_piece, "if scaling is None else scaling", ""),
         ("cohere", Head.of, "scale, getattr", "1.0, getattr"),
         ("granite", Head.of, 'getattr(config, "logits_scaling", None)', "None"),
-        ("phi", Head.logits, "logits += bias", "pass"),
+        ("phi", Between.logits, "logits += bias", "pass"),
         ("llama", head._tiles, "at + size)", "at + size - 1)"),
-        ("llama", head._TokenLogps.backward, "normalizers[tile, None]", "normalizers[: len(rows), None]"),
+        ("llama", head._TokenLogps.backward, "normalizers[tile]", "normalizers[: len(rows)]"),
     ],
 )
 def test_a_planted_bug_is_seen(

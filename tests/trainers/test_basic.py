@@ -12,7 +12,7 @@ import torch
 from dataloaders.packing import length
 from prospect.batch import Logps, Over
 from prospect.choice import Answers
-from prospect.model.head import Head
+from prospect.model.between import Between
 from prospect.reference import CachedReference
 from tests import tiny
 from tests.planted import plant
@@ -314,13 +314,13 @@ def test_head_is_the_only_place_with_logits_of_the_vocabulary(
     """A step never computes logits at the prompt's positions."""
     trainer, engine = made("dpo")
     seen: list[int] = []
-    original = Head.logits
+    original = Between.logits
 
     def counted(self, hidden, weight, bias):
         seen.append(len(hidden))
         return original(self, hidden, weight, bias)
 
-    monkeypatch.setattr(Head, "logits", counted)
+    monkeypatch.setattr(Between, "logits", counted)
     tiny.gradients(trainer, engine)
     trained = sum(int(batch.lengths.sum()) for batch in engine.data.microbatches(engine.data.step(0)))
     assert sum(seen) == 2 * trained  # forward and its recomputation
