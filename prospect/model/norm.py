@@ -22,8 +22,8 @@ _CLOSE = 1e-5  # to a module of the model that is said to compute this, relative
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, plus: float = 0.0) -> Tensor:
     """x [..., H] normalized and times weight [H] + ``plus``; computed in float32, or in float64 where x is."""
-    if x.is_cuda:  # one kernel, which keeps no more
-        return F.rms_norm(x, weight.shape, (weight + plus if plus else weight).to(x.dtype), eps)
+    if x.is_cuda and not plus and x.dtype == weight.dtype:  # one kernel, which keeps no more
+        return F.rms_norm(x, weight.shape, weight, eps)
     apply: Any = _RMSNorm.apply
     out = apply(x, weight, eps, plus)
     assert isinstance(out, Tensor)
