@@ -127,7 +127,7 @@ class ModelConfig:
     @property
     def budget(self) -> int:
         """Tokens at once, where they are not to be found by trying."""
-        return self.tokens_per_microbatch or 2048
+        return self.tokens_per_microbatch or 1536
 
 
 @dataclass(slots=True)

@@ -115,7 +115,7 @@ def _same(noted: Noted, wanted: Tensor) -> bool:
     made = noted.tensor()
     if made is None or made._version != noted.version:
         return False
-    return wanted.is_contiguous() and wanted.numel() == made.numel()
+    return wanted.is_contiguous() and wanted.numel() == made.numel() and wanted.dtype == made.dtype
 
 
 def _unpack(kept: Kept) -> Tensor:

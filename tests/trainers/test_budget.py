@@ -111,7 +111,7 @@ def test_a_run_keeps_what_it_has_found(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(budget, "attempt", lambda policy, longest, tokens: memory.run(tokens))
     monkeypatch.setattr(type(engine.policy), "parameters", lambda self: [])
     first, tries = cut(), len(memory.tried)
-    assert first == position.tokens_per_microbatch != 2048
+    assert first == position.tokens_per_microbatch != 1536
     assert cut() == first
     assert len(memory.tried) == tries  # a run that continues does not try again
     config.model.tokens_per_microbatch = 77
@@ -120,7 +120,7 @@ def test_a_run_keeps_what_it_has_found(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_on_a_cpu_it_is_fixed(tmp_path: Path) -> None:
     config = tiny.config(tmp_path, "sft", 20, tokens_per_microbatch=None, n_examples=8)
-    assert config.model.budget == 2048
+    assert config.model.budget == 1536
     assert train_in_process(config, World()) == 0
     (stored,) = (tmp_path / "sft" / "checkpoints").glob("step-*/position.json")
     assert json.loads(stored.read_text())["tokens_per_microbatch"] is None
