@@ -37,7 +37,9 @@ SHAPES = {
 
 def losses_of_steps(folder: Path, loss: str, shape: str) -> list[float]:
     """The loss of each of the first steps, with AdamW, from fixed weights and data, on one thread."""
-    config = tiny.config(folder, loss, count=48, batch_size=4, n_epochs=4, architecture=SHAPES[shape], seed=3)
+    own = folder / shape  # a cache of its own: reference values are stored by the run's name here
+    own.mkdir(exist_ok=True)
+    config = tiny.config(own, loss, count=48, batch_size=4, n_epochs=4, architecture=SHAPES[shape], seed=3)
     trainer, engine = tiny.trainer_and_engine(config)
     return trained(engine, trainer)
 
