@@ -20,6 +20,14 @@ from prospect.model.products import product
 BACKEND = "inductor"
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Probabilities of a tile, as parts of a total: parts [n, V] / total [n, 1]."""
+
+    parts: Tensor
+    total: Tensor | None = None  # 1
+
+
 @dataclass(frozen=True)
 class Between:
     """How a model goes from products to logits. n positions, V tokens, H width; a tile is of float32, or float64."""
@@ -46,13 +54,25 @@ class Between:
         found, normalizers, _ = _normalized(logits, targets)
         return found, normalizers
 
+    def logps_and_shares(
+        self, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+    ) -> tuple[Tensor, Tensor, Shares]:
+        """The same, and what ``slopes_of`` needs in the place of a second product; not where there is a soft cap."""
+        logits, _ = self.logits(rows, weight, bias)
+        found, normalizers, total = _normalized(logits, targets)
+        return found, normalizers, Shares(logits, total)
+
+    def slopes_of(self, shares: Shares, targets: Tensor, given: Tensor) -> Tensor:
+        """As ``slopes``; ``shares`` are consumed."""
+        return self._by_products(shares, None, targets, given[:, None])
+
     def slopes(
         self, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, normalizers: Tensor, given: Tensor
     ) -> Tensor:
         """A loss by the products [n, V], where ``given`` [n] is what it is by the log-probabilities."""
         logits, slope = self.logits(rows, weight, bias)
-        probabilities = logits.sub_(normalizers[:, None]).exp_()
-        return self._by_products(probabilities, slope, targets, given[:, None])
+        shares = Shares(logits.sub_(normalizers[:, None]).exp_())
+        return self._by_products(shares, slope, targets, given[:, None])
 
     def logps_and_slopes(
         self, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, given: float
@@ -60,11 +80,11 @@ class Between:
         """Both from one product, where ``given`` is the same for all and known."""
         logits, slope = self.logits(rows, weight, bias)
         found, _, total = _normalized(logits, targets)
-        return found, self._by_products(logits.div_(total), slope, targets, torch.full_like(total, given))
+        return found, self._by_products(Shares(logits, total), slope, targets, torch.full_like(total, given))
 
-    def _by_products(self, probabilities: Tensor, slope: Tensor | None, targets: Tensor, given: Tensor) -> Tensor:
-        """``probabilities`` [n, V] are consumed; ``given`` [n, 1]."""
-        d = probabilities.mul_(-given)
+    def _by_products(self, shares: Shares, slope: Tensor | None, targets: Tensor, given: Tensor) -> Tensor:
+        """``shares`` are consumed; ``given`` [n, 1]."""
+        d = shares.parts.mul_(-given if shares.total is None else -given / shares.total)
         d.scatter_add_(1, targets[:, None], given.to(d.dtype))
         if slope is not None:
             d *= slope

@@ -6,9 +6,9 @@ float32 (float64 when the model is): log-softmax in bf16 is off by whole nats pe
 Honours what models do between head and softmax: bias, a scale (Cohere, Granite), a soft cap (Gemma 2).
 
 Four products of a tile with W or h where W is trained: logits, logits again in the backward pass, and the derivatives
-by h and by W. Fewer where more is known in the forward pass: without the second logits where each token's weight in the
-loss is (Hsu et al. 2024, arXiv 2410.10989, section 3.2), with one derivative, kept for the backward pass, where W is
-frozen.
+by h and by W. Without the second logits for the first tiles of a pass, as many as a fixed number of bytes holds; for
+all of them where each token's weight in the loss is known in the forward pass (Hsu et al. 2024, arXiv 2410.10989,
+section 3.2). With one derivative, kept for the backward pass, where W is frozen.
 
 What a tile goes through between its products may be compiled into kernels that read it once, or the whole given to the
 kernels of cut-cross-entropy (Wijmans et al. 2024, arXiv 2411.09009): ``HeadKernel``.
@@ -30,6 +30,7 @@ from prospect.model.between import Between, Compiled
 from prospect.model.products import add_product, product
 
 _TILE = {"cpu": (256, 32 * 2**20), "cuda": (4096, 512 * 2**20)}  # most positions and bytes of a tile in float32
+_KEPT = {"cpu": 64 * 2**20}  # bytes of tiles that wait for the backward pass; on a GPU as many would be a few positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Head:
         frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
         early = torch.is_grad_enabled() and hidden.requires_grad and (frozen or known is not None)
         apply: Any = _EarlyLogps.apply if early else _TokenLogps.apply
-        result = apply(hidden, weight, bias, targets, self, dtype, *([None if frozen else known] if early else []))
+        last = (None if frozen else known) if early else self._room(hidden.device)
+        result = apply(hidden, weight, bias, targets, self, dtype, last)
         assert isinstance(result, Tensor)
         return result
 
@@ -89,6 +91,11 @@ class Head:
             normalizers = logits.logsumexp(-1)
             found.append(logits.mul_(2).logsumexp(-1) - 2 * normalizers)
         return torch.cat(found)
+
+    def _room(self, device: torch.device) -> int:
+        """Bytes of tiles that may wait for the backward pass."""
+        plain = self.kernel is HeadKernel.torch and self.softcap is None and torch.is_grad_enabled()
+        return _KEPT.get(device.type, 0) if plain else 0
 
     def sink(self, weight: Tensor) -> Tensor:
         """Where the weight's gradient is added up: its own ``.grad`` where nobody else waits for it, else zeros."""
@@ -141,20 +148,32 @@ class _Gradients:
 
 
 class _TokenLogps(torch.autograd.Function):
-    """Logits are computed again in the backward pass."""
+    """Logits are computed again in the backward pass, but for those there was room to keep."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head, dtype: torch.dtype
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        head: Head,
+        dtype: torch.dtype,
+        room: int,
     ) -> Tensor:
         cast = weight.to(dtype)
         found = torch.empty(len(targets), dtype=torch.promote_types(dtype, torch.float32), device=hidden.device)
         normalizers = torch.empty_like(found)
-        between = head.between
-        for tile in _tiles(hidden, weight):
-            found[tile], normalizers[tile] = between.logps(hidden[tile].to(dtype), cast, bias, targets[tile])
+        between, kept = head.between, {}
+        for at, tile in enumerate(_tiles(hidden, weight)):
+            rows = hidden[tile].to(dtype)
+            room -= len(rows) * len(weight) * found.element_size()
+            if room >= 0:
+                found[tile], normalizers[tile], kept[at] = between.logps_and_shares(rows, cast, bias, targets[tile])
+            else:
+                found[tile], normalizers[tile] = between.logps(rows, cast, bias, targets[tile])
         ctx.save_for_backward(hidden, weight, bias, targets, normalizers)
-        ctx.head, ctx.dtype = head, dtype
+        ctx.head, ctx.dtype, ctx.kept = head, dtype, kept
         return found
 
     @staticmethod
@@ -163,11 +182,15 @@ class _TokenLogps(torch.autograd.Function):
         cast = weight.to(ctx.dtype)
         gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias, ctx.head)
         between = ctx.head.between
-        for tile in _tiles(hidden, weight):
-            rows = hidden[tile].to(ctx.dtype)
-            slopes = between.slopes(rows, cast, bias, targets[tile], normalizers[tile], grads[0][tile])
+        for at, tile in enumerate(_tiles(hidden, weight)):
+            rows, kept = hidden[tile].to(ctx.dtype), ctx.kept.pop(at, None)  # none where this pass is not the first
+            slopes = (
+                between.slopes(rows, cast, bias, targets[tile], normalizers[tile], grads[0][tile])
+                if kept is None
+                else between.slopes_of(kept, targets[tile], grads[0][tile])
+            )
             gradients.add(tile, slopes, rows, cast)
-        return *gradients.found(), None, None, None
+        return *gradients.found(), None, None, None, None
 
 
 class _EarlyLogps(torch.autograd.Function):

@@ -163,28 +163,39 @@ def of_length(policy: Policy, length: int, trained: float = 1.0) -> Counters:
 
 @pytest.mark.parametrize("length", [512, 2048])
 @pytest.mark.parametrize("trained", [1.0, 0.25])
-def test_flops_follow_the_formula(folder: Path, length: int, trained: float) -> None:
-    """A token costs 6 FLOPs a weight of the body, 8 one of the output layer where it is trained, and attention."""
+@pytest.mark.parametrize(("kept", "of_output"), [(0, 8), (2**24, 6)])
+def test_flops_follow_the_formula(folder: Path, length: int, trained: float, kept, of_output, monkeypatch) -> None:
+    """A token costs 6 FLOPs a weight of the body, as many of the output layer where it is trained, and attention.
+
+    Two more of the output layer where there is no room to keep the logits for the backward pass.
+    """
+    monkeypatch.setitem(head._KEPT, "cpu", kept)
     policy = policy_of(folder, 1024)
     config = policy.model.config
     body = sum(p.numel() for name, p in policy.model.named_parameters() if "layers" in name and p.ndim == 2)
     output = config.vocab_size * config.hidden_size
     pairs = length * (length + 1) // 2
     attention = 14 * pairs * config.hidden_size * config.num_hidden_layers
-    expected = length * (6 * body + 8 * trained * output) + attention
+    expected = length * (6 * body + of_output * trained * output) + attention
     assert of_length(policy, length, trained).flops == pytest.approx(expected, rel=0.01)
 
 
-def test_vocabulary_adds_its_weights_and_a_tile(folder: Path) -> None:
-    """Whatever the length: gradients of the added rows, and two tiles of the added columns."""
+def test_vocabulary_adds_its_weights_and_a_tile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the length: gradients of the added rows, and two tiles of the added columns.
+
+    Tiles that are kept fill the same room, here that of one tile of the fewer columns.
+    """
+    monkeypatch.setitem(head._KEPT, "cpu", 2**20)
     small, large = 1024, 4096
     for length in (512, 2048):
         peaks = [of_length(policy_of(folder, vocabulary), length).peak_bytes for vocabulary in (small, large)]
         assert peaks[1] - peaks[0] <= allowed(large - small), length
 
 
-def test_bug_all_logits_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(head._TILE, "cpu", (10**9, 2**60))
+@pytest.mark.parametrize(("table", "everything"), [(head._TILE, (10**9, 2**60)), (head._KEPT, 2**60)])
+def test_bug_all_logits_at_once(folder: Path, table, everything, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(head._KEPT, "cpu", 2**20)
+    monkeypatch.setitem(table, "cpu", everything)
     peaks = [of_length(policy_of(folder, vocabulary), 2048).peak_bytes for vocabulary in (1024, 4096)]
     assert peaks[1] - peaks[0] > allowed(4096 - 1024)
 

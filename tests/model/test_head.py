@@ -43,7 +43,9 @@ FEATURES = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def tiles_of_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which two are kept for the backward pass, and the others made again."""
     monkeypatch.setitem(head._TILE, "cpu", (8, 2**20))
+    monkeypatch.setitem(head._KEPT, "cpu", 2 * 8 * VOCAB * 8)
 
 
 @pytest.mark.parametrize("tile", [1, 8, N, 256])
@@ -102,7 +104,11 @@ def test_shorter_ways_give_the_same_gradients(inputs: Inputs, way: str, bias, sc
         (head._Gradients.found, "None if self.in_place else self.weight", "self.weight", None, False),
         (head._EarlyLogps.forward, "else known", "else abs(known)", -1 / N, False),
         (head._EarlyLogps.backward, "* grads[0][:, None]", "* grads[0].mean()", None, True),
-        (Between.logps_and_slopes, "logits.div_(total)", "logits", -1 / N, False),
+        (Between.logps_and_slopes, "Shares(logits, total)", "Shares(logits)", -1 / N, False),
+        (Between.logps_and_shares, "Shares(logits, total)", "Shares(logits)", None, False),
+        (Between.slopes_of, "given[:, None]", "given.flip(0)[:, None]", None, False),
+        (Between.slopes, "given[:, None]", "given.flip(0)[:, None]", None, False),
+        (head._TokenLogps.backward, "kept.pop(at, None)", "kept.pop(1 - at, None)", None, False),
     ],
 )
 def test_planted_bugs_are_seen(inputs: Inputs, function, old, new, known, frozen, monkeypatch) -> None:
@@ -120,12 +126,33 @@ def products(head: Head, inputs: Inputs, known: float | None = None) -> float:
     return counter.get_total_flops() / (2 * N * HIDDEN * VOCAB)
 
 
-def test_fewer_products_where_more_is_known(inputs: Inputs) -> None:
+def test_fewer_products_where_more_is_known(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Head(nn.Linear(HIDDEN, VOCAB, dtype=torch.float64), accumulates=True)
+    assert products(made, inputs) == pytest.approx(4 - 16 / N)  # of two tiles the logits were kept
+    monkeypatch.setitem(head._KEPT, "cpu", 2**20)
+    assert products(made, inputs) == 3
+    monkeypatch.setitem(head._KEPT, "cpu", 0)
     assert products(made, inputs) == 4
     assert products(made, inputs, known=-1 / N) == 3
     made.linear.requires_grad_(False)
     assert products(made, inputs) == products(made, inputs, known=-1 / N) == 2
+
+
+def test_a_second_backward_pass_makes_again_what_the_first_has_consumed(inputs: Inputs) -> None:
+    made = Head(nn.Linear(HIDDEN, VOCAB, dtype=torch.float64))
+    loss = (made.logps(*inputs) * torch.linspace(-1, 2, N)).sum()
+    first, second = (torch.autograd.grad(loss, [inputs[0], made.linear.weight], retain_graph=True) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_tiles_wait_only_for_a_backward_pass_that_can_use_them(inputs: Inputs) -> None:
+    linear = nn.Linear(HIDDEN, VOCAB, dtype=torch.float64)
+    assert Head(linear)._room(inputs[0].device) > 0
+    assert Head(linear, softcap=3.0)._room(inputs[0].device) == 0
+    assert Head(linear, kernel=HeadKernel.compiled)._room(inputs[0].device) == 0
+    with torch.no_grad():
+        assert Head(linear)._room(inputs[0].device) == 0
 
 
 def test_the_weight_has_one_gradient_and_no_second_buffer(inputs: Inputs) -> None:

@@ -66,8 +66,9 @@ def differences(name: str, dtype: torch.dtype = torch.float32) -> tuple[float, f
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than one tile, and a last one that is not full."""
+    """More than one tile, the first kept for the backward pass, and a last one that is not full."""
     monkeypatch.setitem(head._TILE, "cpu", (16, 2**20))
+    monkeypatch.setitem(head._KEPT, "cpu", 2**14)
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from dataloaders.packing import pack
-from prospect.model import remade
+from prospect.model import head, remade
 from prospect.model.policy import Policy
 from prospect.model.remade import Recipes, remake_activations
 from tests.memory import LiveBytes
@@ -140,7 +140,8 @@ def test_what_was_changed_since_it_was_kept_is_refused() -> None:
         out.sum().backward()
 
 
-def test_a_graph_may_be_gone_through_twice() -> None:
+def test_a_graph_may_be_gone_through_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(head._KEPT, "cpu", 0)  # what is kept for the first time is rounded otherwise
     model = remaking(build("llama"))
     loss = Policy(model, CPU).logps(pack(sequences())).tokens.sum()
     first = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
@@ -193,15 +194,16 @@ def test_an_mlp_without_a_gate_keeps_what_its_products_make() -> None:
 
 
 def test_no_product_is_made_twice() -> None:
-    assert flops("plain") == flops("remade") < flops("checkpointed")
+    """But two sums of a norm over tokens and width, which are products to the counter."""
+    assert flops("remade") == pytest.approx(flops("plain"), rel=0.005)
+    assert flops("checkpointed") > 1.1 * flops("plain")
 
 
 def flops(which: str) -> int:
     model = prepared(which)
     with FlopCounterMode(display=False) as counter:
         gradient(model)
-    # a norm's two sums over tokens and width are products to the counter
-    return round(int(counter.get_total_flops()) / 1e5)
+    return counter.get_total_flops()
 
 
 def test_each_is_made_once_however_many_layers_ask_for_it() -> None:

@@ -46,6 +46,7 @@ def peak(folder: Path, loss: str, **changes: Any) -> tuple[int, int]:
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(head._TILE, "cpu", (256, TILE))
+    monkeypatch.setitem(head._KEPT, "cpu", TILE)
     monkeypatch.setattr(updates, "_PIECE", 4096)
 
 
