@@ -26,6 +26,7 @@ from prospect.checkpoint.origin import Origin, resolve
 from prospect.config.schema import Config, DType, ModelConfig
 from prospect.errors import MachineError, UserError
 from prospect.logs import log
+from prospect.memory import keep_freed_memory
 from prospect.model import attention
 from prospect.model.adapter import Adapter, is_scorer, merged, put_back, round_as_quantized
 from prospect.model.compiled import compile_on
@@ -33,6 +34,7 @@ from prospect.model.control import ControlTokens, add_control_rows
 from prospect.model.policy import Policy
 from prospect.model.products import use_products
 from prospect.model.remade import remake_activations
+from prospect.model.rotary import use_rotary
 
 _EOS, _PAD = "<|endoftext|>", "<|pad|>"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -246,11 +248,13 @@ def make_policy(
     precision = precision_of(config, device, trained)
     nn.Module.to(model, device)
     if device.type == "cpu":
+        keep_freed_memory()
         use_products(model)
     if trained and config.model.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if not (config.model.compile and compile_on(device, model)):  # compiled regions choose themselves what they keep
         remake_activations(model)
+        use_rotary(model)
     model.train(trained)
     return kind(model, device, precision.autocast, share_prompts=config.model.share_prompts)
 

