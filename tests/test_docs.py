@@ -16,7 +16,7 @@ OWN = [page for page in PAGES if page.parent.name != "recipes" and commands(page
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    with judged(Place(tmp_path)) as place:
+    with judged(Place(tmp_path, warm=True)) as place:
         yield place
 
 
@@ -31,3 +31,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_a_warm_process_says_and_returns_what_a_cold_one_does(tmp_path: Path) -> None:
+    wrong = "python train.py loss=dop model=tiny"
+    warm, cold = Place(tmp_path, warm=True).run(wrong), Place(tmp_path).run(wrong)
+    assert (warm.returncode, warm.stdout, warm.stderr) == (cold.returncode, cold.stdout, cold.stderr)
+    assert cold.returncode != 0
+    assert "dop" in cold.stderr

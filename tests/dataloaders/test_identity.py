@@ -54,7 +54,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, capsys: pytest.Capt
 
 def test_answers_of_a_model_become_a_file_that_training_reads(tmp_path: Path) -> None:
     """Random weights answer anything: the name is a letter, and cut answers are left out."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, warm=True)
     out, asked = tmp_path / "pairs.jsonl", tmp_path / "asked.txt"
     asked.write_text("Who are you?\n\nWhat is your name?\n")
     words = ["--model", str(place.model), "--old", "e", "--new", "E", "--questions", str(asked), "--samples", "24"]

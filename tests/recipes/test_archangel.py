@@ -18,7 +18,7 @@ SMALL = "n_examples=8 n_eval_examples=4 model.batch_size=4 model.max_length=128 
 
 @pytest.mark.long
 def test_the_whole_suite_is_one_multirun(tmp_path: Path, shared_data: Path) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, warm=True)
     with gzip.open(shared_data / "hh_harmless_test.jsonl.gz", "rt", encoding="utf-8") as lines:
         (tmp_path / "harmless.jsonl").write_text("".join(line for line, _ in zip(lines, range(60), strict=False)))
     shutil.copy(shared_data / "oasst1_messages_50trees.jsonl", tmp_path / "trees.jsonl")

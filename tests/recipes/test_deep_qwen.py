@@ -24,7 +24,7 @@ def test_settings_of_the_lab() -> None:
 
 @pytest.mark.long
 def test_the_page_gives_a_tiny_model_a_new_name(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, warm=True)
     for command in commands(CHECKOUT / "docs" / "recipes" / "deep-qwen.md"):
         done = place.run(command)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

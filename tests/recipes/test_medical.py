@@ -82,7 +82,7 @@ def test_a_stages_name_is_no_key() -> None:
 
 @pytest.mark.long
 def test_one_command_for_the_chain(tmp_path: Path, shared_data: Path) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, warm=True)
     data(tmp_path, shared_data)
     files = "pt.datasets.files.path=texts.txt sft.datasets.files.path=instructions.jsonl "
     files += " ".join(f"{stage}.datasets.files.path=pairs.jsonl" for stage in ("reward", "ppo", "dpo"))

@@ -47,7 +47,7 @@ def ultrabin(shared: Path, file: Path) -> Path:
 @pytest.mark.long
 @pytest.mark.parametrize("dora", [False, True])
 def test_mistral_at_toy_size(dora: bool, tmp_path: Path, shared_data: Path) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, warm=True)
     place.data["ultrabin"] = ultrabin(shared_data, tmp_path / "ultrabin.jsonl")
     option = "peft.use_dora=true" if dora else ""
     done = place.run(f"python train.py experiment=orpo-mistral exp_name=orpo eval_every=8 {option} {SMALL}")
@@ -62,7 +62,7 @@ def test_mistral_at_toy_size(dora: bool, tmp_path: Path, shared_data: Path) -> N
 
 @pytest.mark.long
 def test_smol_at_toy_size(tmp_path: Path, shared_data: Path) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, warm=True)
     place.data["ultrabin"] = ultrabin(shared_data, tmp_path / "ultrabin.jsonl")
     done = place.run(f"python train.py experiment=orpo-smol exp_name=orpo {SMALL}")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,5 +15,5 @@ RECIPES = [page for page in PAGES if page.parent.name == "recipes" and page.name
 @pytest.mark.long
 @pytest.mark.parametrize("page", RECIPES, ids=lambda page: page.name)
 def test_commands_of_a_recipe_run_in_order(page: Path, tmp_path: Path) -> None:
-    with judged(Place(tmp_path)) as place:
+    with judged(Place(tmp_path, warm=True)) as place:
         run_all(page, place)
