@@ -89,7 +89,7 @@ def test_every_experiment_composes_with_every_loss(experiment: str, loss: str, h
         assert (config.model.max_length, config.model.max_prompt_length) == (2048, 1024)
     if experiment == "demo":
         assert (config.model.name, list(config.datasets)) == ("tiny", ["demo"])
-        assert (config.n_examples, config.lr) in ((1600, 2e-4), (9600, 2.5e-4), (16000, 2e-3))
+        assert (config.n_examples, config.lr) in ((1600, 2e-4), (6400, 2.5e-4), (16000, 2e-3))
 
 
 @pytest.mark.parametrize("model", names("model"))

@@ -12,6 +12,7 @@ import torch
 from dataloaders.packing import length
 from prospect.batch import Logps, Over
 from prospect.choice import Answers
+from prospect.model import head
 from prospect.model.between import Between
 from prospect.reference import CachedReference
 from tests import tiny
@@ -308,10 +309,12 @@ def test_evaluation_leaves_no_gradient(made: Callable[[str], Made], loss: str) -
     assert tally.means() == pytest.approx(tiny.gradients(trainer, engine)[0], abs=1e-12)
 
 
+@pytest.mark.parametrize(("kept", "times"), [(0, 2), (2**20, 1)])
 def test_head_is_the_only_place_with_logits_of_the_vocabulary(
-    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+    made: Callable[[str], Made], kept: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step never computes logits at the prompt's positions."""
+    """A step never computes logits at the prompt's positions; at the others again where they were not kept."""
+    monkeypatch.setitem(head._KEPT, "cpu", kept)
     trainer, engine = made("dpo")
     seen: list[int] = []
     original = Between.logits
@@ -323,7 +326,7 @@ def test_head_is_the_only_place_with_logits_of_the_vocabulary(
     monkeypatch.setattr(Between, "logits", counted)
     tiny.gradients(trainer, engine)
     trained = sum(int(batch.lengths.sum()) for batch in engine.data.microbatches(engine.data.step(0)))
-    assert sum(seen) == 2 * trained  # forward and its recomputation
+    assert sum(seen) == times * trained
 
 
 def test_gradient_is_the_slope_of_the_loss(tmp_path: Path) -> None:
