@@ -69,14 +69,14 @@ class Head:
         backward pass brings, which is made here already.
         """
         weight, bias = output_weights(self.linear)
-        dtype = _dtype(hidden, weight)
         if self.kernel is HeadKernel.cut and len(targets):
+            dtype = _dtype(hidden, weight)
             return _cut_logps(hidden.to(dtype), weight.to(dtype), targets, self.softcap)
         frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
         early = torch.is_grad_enabled() and hidden.requires_grad and (frozen or known is not None)
         apply: Any = _EarlyLogps.apply if early else _TokenLogps.apply
         last = (None if frozen else known) if early else self._room(hidden.device)
-        result = apply(hidden, weight, bias, targets, self, dtype, last)
+        result = apply(hidden, weight, bias, targets, self, last)
         assert isinstance(result, Tensor)
         return result
 
@@ -152,15 +152,9 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        head: Head,
-        dtype: torch.dtype,
-        room: int,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head, room: int
     ) -> Tensor:
+        dtype = _dtype(hidden, weight)
         cast = weight.to(dtype)
         found = torch.empty(len(targets), dtype=torch.promote_types(dtype, torch.float32), device=hidden.device)
         normalizers = torch.empty_like(found)
@@ -190,7 +184,7 @@ class _TokenLogps(torch.autograd.Function):
                 else between.slopes_of(kept, targets[tile], grads[0][tile])
             )
             gradients.add(tile, slopes, rows, cast)
-        return *gradients.found(), None, None, None, None
+        return *gradients.found(), None, None, None
 
 
 class _EarlyLogps(torch.autograd.Function):
@@ -198,15 +192,9 @@ class _EarlyLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        head: Head,
-        dtype: torch.dtype,
-        known: float | None,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head, known: float | None
     ) -> Tensor:
+        dtype = _dtype(hidden, weight)
         cast = weight.to(dtype)
         found = torch.empty(len(targets), dtype=torch.promote_types(dtype, torch.float32), device=hidden.device)
         gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias, head)
@@ -226,7 +214,7 @@ class _EarlyLogps(torch.autograd.Function):
             by_hidden = (by_hidden * grads[0][:, None]).to(by_hidden.dtype)
         else:  # checked where the numbers are, without waiting for them
             torch._assert_async((grads[0] == ctx.known).all(), "the loss is not linear in the log-probabilities")
-        return by_hidden, by_weight, by_bias, None, None, None, None
+        return by_hidden, by_weight, by_bias, None, None, None
 
 
 def _cut_logps(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
