@@ -26,7 +26,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np  # noqa: E402
 
-from bench.legs import Disagreement, Ledger, Leg, agree, key_of, run_leg, undisturbed  # noqa: E402
+from bench.legs import Disagreement, Ledger, Leg, Surroundings, agree, key_of, run_leg, undisturbed  # noqa: E402
 
 OWN = "prospect"
 SIDES: dict[str, dict[str, str]] = {
@@ -104,12 +104,12 @@ class Series:
     ledger: Ledger
     pairs: int
     repeats: int
-    keep_memory: bool = False
+    surroundings: Surroundings = field(default_factory=Surroundings)
     keys: dict[str, dict[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.keys = {
-            side: key_of(options, self._settings(side), self.keep_memory) for side, options in self.sides.items()
+            side: key_of(options, self._settings(side), self.surroundings) for side, options in self.sides.items()
         }
 
     def _settings(self, side: str) -> list[str]:
@@ -137,7 +137,7 @@ class Series:
             side = min(left, key=lambda name: len(self.legs(name)))
             now = time.strftime("%H:%M:%S")
             print(f"{now}  {sum(left.values())} legs left{self._time(left)}; {side} …", flush=True)
-            self.ledger.add(self.keys[side], run_leg(self.sides[side], self._settings(side), self.keep_memory))
+            self.ledger.add(self.keys[side], run_leg(self.sides[side], self._settings(side), self.surroundings))
             leg = self.legs(side)[-1]
             print(f"          {leg.tok_s:.0f} tok/s, {leg.cpu:.1f} CPU-s, foreign {leg.foreign:.2f}", flush=True)
             self.check()
@@ -179,7 +179,8 @@ def main() -> int:
         sides["trl-best"]["--packing"] = "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the leg that is running, too
     ledger = Ledger(arguments.out or arguments.folder / f"legs-{arguments.task}.jsonl")
-    series = Series(sides, arguments.set, ledger, arguments.pairs, arguments.repeats, arguments.keep_memory)
+    surroundings = Surroundings(arguments.keep_memory, arguments.spin)
+    series = Series(sides, arguments.set, ledger, arguments.pairs, arguments.repeats, surroundings)
     try:
         series.run()
         series.check()
@@ -207,6 +208,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=3, help="legs that each side may have beyond --pairs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of Prospect's; repeat")
     parser.add_argument("--keep-memory", action="store_true", help="tell glibc to keep freed memory, on all sides")
+    parser.add_argument(
+        "--spin", action="store_true", help="leave OMP_WAIT_POLICY unset, on all sides: compare seconds only"
+    )
     parser.add_argument("--out", type=Path, help="file of legs; default: FOLDER/legs-TASK.jsonl")
     for name, default in _PASSED.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)

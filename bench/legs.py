@@ -134,7 +134,27 @@ class Ledger:
             lines.write(json.dumps({"key": key, **line}) + "\n")
 
 
-def key_of(options: dict[str, str], settings: Seq[str], keep_memory: bool = False) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the legs of all sides run in."""
+
+    keep_memory: bool = False  # glibc keeps what is freed
+    spin: bool = False  # threads wait for each other as torch comes, which uses processor time; else they sleep
+
+    def key(self) -> dict[str, str]:
+        """What of it numbers depend on."""
+        return {"keep_memory": str(self.keep_memory), **({"spin": "True"} if self.spin else {})}
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a leg."""
+        found = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        found["OMP_NUM_THREADS"] = _threads()
+        if not self.spin:
+            found["OMP_WAIT_POLICY"] = "PASSIVE"
+        return found | (_KEEP_MEMORY if self.keep_memory else {})
+
+
+def key_of(options: dict[str, str], settings: Seq[str], surroundings: Surroundings) -> dict[str, str]:
     """What a leg's numbers depend on."""
     versions = ["torch", "transformers", *(["trl"] if options["--fw"] == "trl" else [])]
     data = hashlib.sha256(Path(options["--data"]).read_bytes()).hexdigest()[:12]
@@ -147,7 +167,7 @@ def key_of(options: dict[str, str], settings: Seq[str], keep_memory: bool = Fals
         **options,
         "set": " ".join(settings),
         "threads": _threads(),
-        "keep_memory": str(keep_memory),
+        **surroundings.key(),
         "data": data,
         "code": code.hexdigest()[:12],
         **{name: version(name) for name in versions},
@@ -158,19 +178,13 @@ def _threads() -> str:
     return str(len(os.sched_getaffinity(0)))
 
 
-def run_leg(options: dict[str, str], settings: Seq[str], keep_memory: bool = False) -> dict[str, Any]:
+def run_leg(options: dict[str, str], settings: Seq[str], surroundings: Surroundings) -> dict[str, Any]:
     """The line of one process of bench/run.py. Raises CalledProcessError when it fails, after showing what it said."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": _threads(),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        **(_KEEP_MEMORY if keep_memory else {}),
-    }
     words = [word for item in options.items() for word in item] + [w for value in settings for w in ("--set", value)]
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, str(ROOT / "bench" / "run.py"), *words],
-        env=environment,
+        env=surroundings.variables(),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ import pytest
 
 from bench import compare
 from bench.compare import Interval, Series, table
-from bench.legs import Disagreement, Ledger, Leg, agree, undisturbed
+from bench.legs import Disagreement, Ledger, Leg, Surroundings, agree, undisturbed
 
 OWN = Leg(
     tok=5000, ex=20, wall=5.0, cpu=10.0, foreign=0.0, rss_start=400, peak=1400, start_s=4.0, start_cpu=6.0,
@@ -82,11 +82,11 @@ def legs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def series(folder: Path, pairs: int = 2, mb: str = "4") -> Series:
+def series(folder: Path, pairs: int = 2, mb: str = "4", spin: bool = False) -> Series:
     (folder / "rows.jsonl").write_text("{}\n")
     common = {"--data": str(folder / "rows.jsonl"), "--dtype": "float32", "--mb": mb}
     sides = {"prospect": common | {"--fw": "prospect"}, "trl": common | {"--fw": "trl"}}
-    return Series(sides, [], Ledger(folder / "legs.jsonl"), pairs, repeats=1)
+    return Series(sides, [], Ledger(folder / "legs.jsonl"), pairs, repeats=1, surroundings=Surroundings(spin=spin))
 
 
 def test_sides_take_turns(tmp_path: Path, legs: list[str]) -> None:
@@ -109,6 +109,17 @@ def test_legs_of_other_options_do_not_count(tmp_path: Path, legs: list[str]) -> 
     series(tmp_path).run()
     series(tmp_path, mb="8").run()
     assert len(legs) == 8
+
+
+def test_threads_sleep_or_spin_while_they_wait(
+    tmp_path: Path, legs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert Surroundings().variables()["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "OMP_WAIT_POLICY" not in Surroundings(spin=True).variables()
+    series(tmp_path).run()
+    series(tmp_path, spin=True).run()
+    assert len(legs) == 8  # those of one do not count for the other
 
 
 def test_void_legs_are_run_again_so_often(tmp_path: Path, legs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
