@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 
@@ -59,9 +60,18 @@ class Interval:
         return f"{self.middle:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+def clean_pairs(own: Seq[Leg], peer: Seq[Leg]) -> list[tuple[Leg, Leg]]:
+    """Legs of one round where neither is void; then what is left of both sides, in order: void ones' replacements."""
+    sound = [{id(leg) for leg in undisturbed(side)} for side in (own, peer)]
+    rounds = [(a if id(a) in sound[0] else None, b if id(b) in sound[1] else None) for a, b in zip_longest(own, peer)]
+    together = [(a, b) for a, b in rounds if a is not None and b is not None]
+    left = [a for a, b in rounds if a is not None and b is None], [b for a, b in rounds if b is not None and a is None]
+    return together + list(zip(*left, strict=False))
+
+
 def table(name: str, own: Seq[Leg], peer: Seq[Leg], rows: int) -> str:
-    """Medians of both sides and the ratios over pairs, in Markdown. A pair is a leg of each, in order of time."""
-    clean = list(zip(undisturbed(own), undisturbed(peer), strict=False))
+    """Medians of both sides and the ratios over pairs (``clean_pairs``, or all legs in order), in Markdown."""
+    clean = clean_pairs(own, peer)
     every = list(zip(own, peer, strict=False))
     lines = [
         f"| {len(clean)} clean pairs of {len(every)} | {OWN} | {name} | ratio, 90% interval |",

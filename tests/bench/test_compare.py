@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench import compare
-from bench.compare import Interval, Series, table
+from bench.compare import Interval, Series, clean_pairs, table
 from bench.legs import Disagreement, Ledger, Leg, Surroundings, agree, undisturbed
 
 OWN = Leg(
@@ -67,6 +67,14 @@ def test_disturbed_pairs_give_no_wall_ratio() -> None:
     assert "| tokens/s | 1000 | 250 | 4.00 [4.00, 4.00] |" in found
     assert "| peak over imports, MB (own : peer) | 1000 | 2000 | 0.50 [0.50, 0.50] |" in found
     assert "no clean pair: no claim" in table("trl", [noisy], [PEER], 100)
+
+
+def test_a_void_leg_does_not_part_the_other_pairs() -> None:
+    void = replace(OWN, cpu=2 * OWN.cpu)
+    first, third, replacement = (replace(OWN, wall=wall) for wall in (1.0, 3.0, 4.0))
+    one, two, three = (replace(PEER, wall=wall) for wall in (1.0, 2.0, 3.0))
+    found = clean_pairs([first, void, third, replacement], [one, two, three])
+    assert found == [(first, one), (third, three), (replacement, two)]
 
 
 @pytest.fixture
