@@ -34,8 +34,10 @@ from dataloaders.sources import (
 from dataloaders.sources.parts import open_parts
 from dataloaders.sources.rows import Hub
 from dataloaders.sources.source import Source
+from prospect import conversation
 from prospect import demo as demo_rules
 from prospect.config.schema import DatasetConfig, Split
+from prospect.conversation import Message
 from prospect.errors import UserError, nearest
 
 _TRAIN_TEST = {Split.train: "train", Split.test: "test"}
@@ -68,7 +70,7 @@ SOURCES: Mapping[str, Source] = {
 }
 
 # Modules that decide the examples of every source, beside the source's own: fingerprints follow their code.
-_SHARED = (example, json_table, parts, rows, source, spans, text_table)
+_SHARED = (conversation, example, json_table, parts, rows, source, spans, text_table)
 
 
 def load_examples(name: str, config: DatasetConfig, split: Split, seed: int, drops: Drops) -> Iterator[Example]:
@@ -114,8 +116,13 @@ def _source(name: str, config: DatasetConfig) -> Source:
 
 def _identity(name: str, found: Example, seen: Counter[bytes]) -> str:
     """Content hash of (data set, prompt, answers or text); the second example with the same content is numbered."""
-    content = [name, [(turn.role, turn.content) for turn in found.prompt], found.answers]
-    content += [] if found.text is None else [found.text]
+    content: list[object] = [name, [(turn.role, _said(turn)) for turn in found.prompt], [*map(_said, found.answers)]]
+    content += [extra for extra in (found.text, found.tools or None) if extra is not None]
     digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=8).digest()
     seen[digest] += 1
     return digest.hex() + (f"-{seen[digest]}" if seen[digest] > 1 else "")
+
+
+def _said(turn: Message) -> object:
+    """All that a turn holds, for a key: its text where that is all."""
+    return turn.content if turn.is_plain else turn.row()

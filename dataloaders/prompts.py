@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dataloaders import load_examples
-from dataloaders.example import Drops, Example, Message
+from dataloaders.example import Drops, Example
+from prospect.conversation import Conversation, Message
 from dataloaders.tokenization import prompt_key
 from prospect.config.schema import Config
 from prospect.errors import UserError
@@ -15,13 +16,13 @@ from prospect.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt to be answered; ``chosen`` is what people preferred, empty where no answer was."""
+    """A prompt to be answered; ``chosen`` is what people preferred, None where no answer was."""
 
     id: str
     dataset: str
     category: str
-    messages: tuple[Message, ...]
-    chosen: str
+    conversation: Conversation
+    chosen: Message | None
 
 
 def prompts(config: Config) -> list[Prompt]:
@@ -30,9 +31,9 @@ def prompts(config: Config) -> list[Prompt]:
     for example in _examples(config):
         if example.text is not None:
             continue
-        key = prompt_key(example.prompt)
+        key = prompt_key(example.conversation)
         if key not in found:
-            found[key] = Prompt(f"{key:016x}", example.dataset, example.category, example.prompt, _best(example))
+            found[key] = Prompt(f"{key:016x}", example.dataset, example.category, example.conversation, _best(example))
     if not found:
         raise UserError(f"datasets: {', '.join(config.datasets)}: texts only, no prompts to answer")
     ordered = sorted(found, key=lambda key: hashlib.sha256(str(key).encode()).digest())
@@ -44,7 +45,7 @@ def _examples(config: Config) -> Iterator[Example]:
         yield from load_examples(name, dataset, config.split, config.seed, Drops())
 
 
-def _best(example: Example) -> str:
+def _best(example: Example) -> Message | None:
     if example.pairs:
         return example.answers[example.pairs[0][0]]
-    return "" if example.imitate is None else example.answers[example.imitate]
+    return None if example.imitate is None else example.answers[example.imitate]

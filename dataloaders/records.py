@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from dataloaders.example import Example, Message
+from dataloaders.example import Example
+from prospect.conversation import Conversation, Message, answered
 from prospect.batch import Role
 
 
@@ -27,10 +28,17 @@ class Record:
     id: str
     dataset: str
     prompt: tuple[Message, ...]
-    answers: tuple[str, ...]
+    answers: tuple[Message, ...]
     roles: tuple[Role, ...]
     keep: Literal["start", "end"]
     scores: tuple[float, ...] = ()  # one an answer, or none at all
+    tools: str = ""  # JSON text of those on offer
+    place: str = field(default="", compare=False)  # the row's, for people
+
+    @property
+    def conversation(self) -> Conversation:
+        """The prompt with its tools."""
+        return Conversation(self.prompt, self.tools)
 
 
 def records(example: Example, kind: RecordKind) -> Iterator[Record]:
@@ -41,13 +49,15 @@ def records(example: Example, kind: RecordKind) -> Iterator[Record]:
     """
     if kind is RecordKind.texts:
         if example.text is not None:
-            yield Record(example.id, example.dataset, example.prompt, (example.text,), (Role.chosen,), example.keep)
+            text = (answered(example.text),)
+            yield Record(example.id, example.dataset, (), text, (Role.chosen,), example.keep, place=example.place)
         return
     for i, (indices, roles) in enumerate(_TAKE[kind](example)):
         answers = tuple(example.answers[k] for k in indices)
         scores = tuple(example.scores[k] for k in indices) if example.scores else ()
         suffix = f"/{i}" if i or kind is RecordKind.labelled else ""
-        yield Record(f"{example.id}{suffix}", example.dataset, example.prompt, answers, roles, example.keep, scores)
+        what = (f"{example.id}{suffix}", example.dataset, example.prompt, answers, roles, example.keep, scores)
+        yield Record(*what, tools=example.tools, place=example.place)
 
 
 _Piece = tuple[tuple[int, ...], tuple[Role, ...]]  # answers by index, and what they are

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from dataloaders import fingerprint, load_examples
 from dataloaders.example import Drops, Example
-from dataloaders.records import RecordKind, records
-from dataloaders.tokenization import Limits, Tokenized, tokenize
+from dataloaders.records import RecordKind
+from dataloaders.tokenization import Limits, Tokenized, trainable
 from prospect.config.schema import DatasetConfig, Split
 from prospect.locks import locked
 from prospect.model.template import ChatFormat
 from prospect.progress import progress
 
-VERSION = 3  # raise when the same inputs come to give other tokens, or these lie otherwise
+VERSION = 4  # raise when the same inputs come to give other tokens, or these lie otherwise
 _CHUNK = 256  # examples a worker takes at a time
 _ROWS = 1024  # records of one Arrow batch, all but the last
 _ALONE = 2 * _CHUNK  # fewer examples than this are not worth a second process
@@ -50,6 +50,8 @@ _SCHEMA = pa.schema(
         "answers_cut": pa.int32(),
         "apart": pa.int32(),
         "scores": pa.list_(pa.float64()),
+        "length": pa.int32(),
+        "notes": pa.list_(pa.string()),
     }
 )
 
@@ -86,22 +88,48 @@ class Report:
 
     rows_read: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)  # of what is kept, though not all of it
+    places: dict[str, list[str]] = field(default_factory=dict)  # the first rows of what is dropped or noted
     examples: int = 0
     records: int = 0
+    answers: int = 0
     prompts_cut: int = 0
     answers_cut: int = 0
     apart: int = 0
+    longest: int = 0  # tokens of a record before it was cut
 
     def count(self, item: Tokenized) -> None:
         """Add one record."""
         self.records += 1
+        self.answers += len(item.answer_ids)
         self.prompts_cut += item.prompt_cut > 0
         self.answers_cut += item.answers_cut
         self.apart += item.apart
+        self.longest = max(self.longest, item.length)
+
+    def close(self, drops: Drops) -> None:
+        """Take over what the rows' reading and their tokenizing have counted."""
+        self.rows_read, self.dropped, self.notes = drops.rows_read, dict(drops.reasons), dict(drops.notes)
+        self.places = {what: [Path(place).name for place in places] for what, places in drops.places.items()}
+
+    def remarks(self) -> list[str]:
+        """What a user must know beside the counts, a line each: what of the rows is not read or not trained."""
+        said = [f"{count} × {note}{self._first(note)}" for note, count in sorted(self.notes.items())]
+        advice = f"the longest record has {self.longest} tokens: raise model.max_length (and model.max_prompt_length)"
+        if self.records and self.prompts_cut == self.records:
+            said.append(f"all {self.records} prompts are truncated; {advice}")
+        if self.answers and self.answers_cut == self.answers:
+            said.append(f"all {self.answers} answers are truncated, none is trained to its end; {advice}")
+        return said
+
+    def _first(self, what: str) -> str:
+        places = self.places.get(what)
+        return f" (first: {', '.join(places)})" if places else ""
 
     def line(self) -> str:
         """The report in one line, for the log."""
-        dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(self.dropped.items())) or "none"
+        lost = [f"{n} {reason}{self._first(reason)}" for reason, n in sorted(self.dropped.items())]
+        dropped = ", ".join(lost) or "none"
         return (
             f"{self.rows_read} rows read, dropped: {dropped}; {self.records} records, "
             f"{self.prompts_cut} prompts and {self.answers_cut} answers truncated, {self.apart} tokenized apart"
@@ -149,21 +177,18 @@ def tokenized(recipe: Recipe, chat: ChatFormat, report: Report, processes: int |
     report.examples = len(first)
     workers = (os.cpu_count() or 1) if processes is None else processes
     task = _Task(chat, recipe.kind, recipe.limits)
-    lost = [0]
 
     def counted() -> Iterator[Example]:
         for example in examples:
             report.examples += 1
             yield example
 
-    def run(items: Iterator[list[Tokenized]]) -> Iterator[Tokenized]:
-        for done in items:
-            for item in done:
-                if item.is_trained():
-                    report.count(item)
-                    yield item
-                else:
-                    lost[0] += 1
+    def run(chunks: Iterator[tuple[list[Tokenized], Drops]]) -> Iterator[Tokenized]:
+        for items, lost in chunks:
+            drops.add(lost)
+            for item in items:
+                report.count(item)
+                yield item
 
     if len(first) < _ALONE or workers == 1:
         yield from run(map(task, _chunks(first)))
@@ -174,9 +199,7 @@ def tokenized(recipe: Recipe, chat: ChatFormat, report: Report, processes: int |
             yield from run(pool.imap(task, _chunks(counted())))
             pool.close()
             pool.join()
-    report.rows_read, report.dropped = drops.rows_read, dict(drops.reasons)
-    if lost[0]:
-        report.dropped["records without a trained token after truncation"] = lost[0]
+    report.close(drops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +210,10 @@ class _Task:
     kind: RecordKind
     limits: Limits
 
-    def __call__(self, examples: list[Example]) -> list[Tokenized]:
-        taken = (record for example in examples for record in records(example, self.kind))
-        return [item for record in taken for item in tokenize(record, self.chat, self.limits)]
+    def __call__(self, examples: list[Example]) -> tuple[list[Tokenized], Drops]:
+        lost = Drops()
+        found = [x for example in examples for x in trainable(example, self.kind, self.chat, self.limits, lost)]
+        return [item for _, item in found], lost
 
 
 def _begin_worker() -> None:

@@ -42,7 +42,7 @@ def training_texts(config: Config) -> list[str]:
         for example in load_examples(name, dataset, Split.train, config.seed, Drops()):
             texts.extend([] if example.text is None else [example.text])
             texts.extend(config.human_prefix + message.content for message in example.prompt)
-            texts.extend(config.assistant_prefix + answer for answer in example.answers)
+            texts.extend(config.assistant_prefix + answer.content for answer in example.answers)
     return texts
 
 

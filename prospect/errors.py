@@ -23,6 +23,10 @@ class UserError(ProspectError):
     exit_code = 2
 
 
+class UnwrittenError(Exception):
+    """A chat template writes nothing of an answer, or not what it calls. Its text is the reason that users read."""
+
+
 class MachineError(ProspectError):
     """Something the machine lacks: disk space, network, a device, a package."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dataloaders.example import Drops, Example
 from dataloaders.sources.rows import Row, Rows
-from dataloaders.sources.source import each_row, text, user
+from dataloaders.sources.source import answers, each_row, text, user
 from prospect.config.schema import Split
 
 
@@ -17,4 +17,4 @@ def read(rows: Rows, split: Split, seed: int, drops: Drops) -> Iterator[Example]
 
 def _example(row: Row) -> Example:
     category = text(row, "dataset") if row.get("dataset") is not None else ""
-    return Example("", "", user(text(row, "instruction")), (text(row, "output"),), category=category)
+    return Example("", "", user(text(row, "instruction")), answers(text(row, "output")), category=category)

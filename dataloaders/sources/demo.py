@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dataloaders.example import Drops, Example
 from dataloaders.sources.rows import Row, Rows
-from dataloaders.sources.source import each_row, text, user
+from dataloaders.sources.source import answers, each_row, text, user
 from prospect.config.schema import Split
 
 
@@ -16,6 +16,6 @@ def read(rows: Rows, split: Split, seed: int, drops: Drops) -> Iterator[Example]
 
 
 def _example(row: Row) -> Example:
-    answers = (text(row, "chosen"), text(row, "rejected"))
+    both = answers(text(row, "chosen"), text(row, "rejected"))
     scores = (row["score_chosen"], row["score_rejected"])
-    return Example("", "", user(text(row, "prompt")), answers, pairs=((0, 1),), scores=scores)
+    return Example("", "", user(text(row, "prompt")), both, pairs=((0, 1),), scores=scores)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dataloaders.example import Drops, Example, Message
+from dataloaders.example import Drops, Example
+from prospect.conversation import Message
 from dataloaders.sources.rows import Row, Rows
 from dataloaders.sources.source import BadRow, each_row, unicode, user
 from prospect.config.schema import Split
@@ -162,12 +163,12 @@ def _message(message: Any, column: str) -> Message:
     return Message(_ROLES[speaker], unicode(message.get("content", message.get("value")), f"content in `{column}`"))
 
 
-def _answer(turns: Turns, column: str) -> str:
+def _answer(turns: Turns, column: str) -> Message:
     if len(turns) != 1:
         raise BadRow(f"`{column}` is not one turn")
     if turns[0].role != "assistant":
         raise BadRow(f"`{column}` is not an assistant turn")
-    return turns[0].content
+    return turns[0]
 
 
 def _ordered(prompt: Turns) -> Turns:

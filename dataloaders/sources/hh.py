@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from dataloaders.example import Drops, Example, Message
+from dataloaders.example import Drops, Example
+from prospect.conversation import Message
 from dataloaders.sources.rows import Row, Rows
-from dataloaders.sources.source import BadRow, each_row, squeeze, text
+from dataloaders.sources.source import BadRow, answers, each_row, squeeze, text
 from prospect.config.schema import Split
 
 _TURN = re.compile(r"\s*(Human:|Assistant:)\s+")
@@ -28,7 +29,7 @@ def _example(row: Row) -> Example:
     other_context, rejected = _split(text(row, "rejected"))
     if context != other_context:
         raise BadRow("contexts differ")
-    return Example("", "", _turns(context), (squeeze(chosen), squeeze(rejected)), pairs=((0, 1),))
+    return Example("", "", _turns(context), answers(squeeze(chosen), squeeze(rejected)), pairs=((0, 1),))
 
 
 def _split(dialogue: str) -> tuple[str, str]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from dataloaders.example import Drops, Example, Message
+from dataloaders.example import Drops, Example
+from prospect.conversation import Message
 from dataloaders.sources.rows import Row, Rows
-from dataloaders.sources.source import BadRow, sound, squeeze, text
+from dataloaders.sources.source import BadRow, answers, sound, squeeze, text
 from prospect.config.schema import Split
 
 REQUIRED = ("message_id", "parent_id", "text", "role", "lang", "rank")
@@ -54,20 +55,20 @@ def _rank(row: Row) -> int | None:
 
 def _example(rows: Rows, prompt: tuple[Message, ...], ranking: Mapping[int, list[int]]) -> Example:
     """Answers from best to worst; each is paired with the (first) one that is ranked just above it."""
-    answers: list[str] = []
+    texts: list[str] = []
     pairs: list[tuple[int, int]] = []
     scores: list[float] = []
     above: dict[int, int] = {}  # rank -> its first answer
     for rank, indices in sorted(ranking.items()):
         for index in indices:
             if rank - 1 in above:
-                pairs.append((above[rank - 1], len(answers)))
-            above.setdefault(rank, len(answers))
-            answers.append(squeeze(rows[index]["text"]))
+                pairs.append((above[rank - 1], len(texts)))
+            above.setdefault(rank, len(texts))
+            texts.append(squeeze(rows[index]["text"]))
             scores.append(-float(rank))
     if not pairs:
         raise BadRow("answer without a neighbour in rank")
-    return sound(Example("", "", prompt, tuple(answers), pairs=tuple(pairs), scores=tuple(scores)))
+    return sound(Example("", "", prompt, answers(*texts), pairs=tuple(pairs), scores=tuple(scores)))
 
 
 def _dialogue(rows: Rows, number: Mapping[str, int], message_id: str) -> tuple[Message, ...]:

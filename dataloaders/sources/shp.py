@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from dataloaders.example import Drops, Example
 from dataloaders.sources.rows import Row, Rows
-from dataloaders.sources.source import BadRow, sound, squeeze, text, user
+from dataloaders.sources.source import BadRow, answers, sound, squeeze, text, user
 from prospect.config.schema import Split
 
 REQUIRED = ("history", "human_ref_A", "human_ref_B", "score_A", "score_B", "labels")
@@ -52,17 +52,17 @@ def _check(row: Row, min_ratio: float) -> None:
 
 def _example(first: Row, pairs: list[Row]) -> Example:
     """The example of one post: its first comment, then those of ``pairs``, each once."""
-    answers = {squeeze(text(first, "human_ref_A")): _score(first, "score_A")}
+    known = {squeeze(text(first, "human_ref_A")): _score(first, "score_A")}
     ordered = []
     for row in pairs:
         sides = [squeeze(text(row, f"human_ref_{side}")) for side in "AB"]
-        answers.update(zip(sides, (_score(row, "score_A"), _score(row, "score_B")), strict=True))
+        known.update(zip(sides, (_score(row, "score_A"), _score(row, "score_B")), strict=True))
         ordered.append(sides if _a_is_better(row) else sides[::-1])
-    place = {answer: index for index, answer in enumerate(answers)}
+    place = {answer: index for index, answer in enumerate(known)}
     return Example(
-        *("", "", user(squeeze(text(first, "history"))), tuple(answers)),
+        *("", "", user(squeeze(text(first, "history"))), answers(*known)),
         pairs=tuple((place[better], place[worse]) for better, worse in ordered),
-        scores=tuple(answers.values()),
+        scores=tuple(known.values()),
         keep="start",
         category=text(first, "domain") if first.get("domain") is not None else "",
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
-from dataloaders.example import Drops, Example, Message
+from dataloaders.example import Drops, Example
+from prospect.conversation import Message, answered
 from dataloaders.sources.rows import Hub, Row, Rows
 from prospect.config.schema import Split
 from prospect.errors import UserError
@@ -41,7 +42,7 @@ def each_row(rows: Rows, drops: Drops, parse: Callable[[Row], Example]) -> Itera
     """The example of each row, for sources where one row is one example."""
     for index, row in enumerate(rows):
         try:
-            yield sound(parse(row))
+            yield replace(sound(parse(row)), place=rows.place(index))
         except BadRow as fault:
             drops.drop(str(fault), rows.place(index))
         except UserError as error:
@@ -77,17 +78,22 @@ def user(content: str) -> tuple[Message, ...]:
     return (Message("user", content),)
 
 
+def answers(*texts: str) -> tuple[Message, ...]:
+    """Answers that are text alone."""
+    return tuple(map(answered, texts))
+
+
 def sound(example: Example) -> Example:
     """The example, if a model can learn from it; refuses empty turns at the end, empty answers, pairs of equals."""
     if example.text is not None:
         if not example.text.strip():
             raise BadRow("empty text")
         return example
-    if not example.prompt or example.prompt[-1].role != "user":
+    if not example.prompt or example.prompt[-1].role not in ("user", "tool"):
         raise BadRow("prompt does not end with a user turn")
-    if not example.prompt[-1].content.strip():
+    if example.prompt[-1].role == "user" and not example.prompt[-1].content.strip():
         raise BadRow("empty prompt")
-    if not all(answer.strip() for answer in example.answers):
+    if any(answer.is_empty for answer in example.answers):
         raise BadRow("empty answer")
     if any(example.answers[better] == example.answers[worse] for better, worse in example.pairs):
         raise BadRow("chosen equals rejected")

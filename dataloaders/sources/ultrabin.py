@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dataloaders.example import Drops, Example
 from dataloaders.sources.rows import Row, Rows
-from dataloaders.sources.source import BadRow, each_row, squeeze, text, unicode, user
+from dataloaders.sources.source import BadRow, answers, each_row, squeeze, text, unicode, user
 from prospect.config.schema import Split
 
 
@@ -16,8 +16,8 @@ def read(rows: Rows, split: Split, seed: int, drops: Drops) -> Iterator[Example]
 
 
 def _example(row: Row) -> Example:
-    answers = (_last_turn(row, "chosen"), _last_turn(row, "rejected"))
-    return Example("", "", user(squeeze(text(row, "prompt"))), answers, pairs=((0, 1),), keep="start")
+    both = answers(_last_turn(row, "chosen"), _last_turn(row, "rejected"))
+    return Example("", "", user(squeeze(text(row, "prompt"))), both, pairs=((0, 1),), keep="start")
 
 
 def _last_turn(row: Row, column: str) -> str:

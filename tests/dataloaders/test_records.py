@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dataloaders.example import Example, Message
+from dataloaders.example import Example
+from prospect.conversation import Message
 from dataloaders.records import RecordKind, records
 from prospect.batch import Role
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dataloaders import tokenization as module
-from dataloaders.example import Message
+from prospect.conversation import Message
 from dataloaders.records import Record
 from dataloaders.tokenization import Limits, Tokenized, prompt_key, tokenize
 from prospect.batch import Role

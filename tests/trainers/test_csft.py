@@ -61,7 +61,7 @@ def test_loss_is_the_mean_over_the_tokens_of_good_and_bad_answers(tmp_path: Path
 @pytest.mark.parametrize("mode", list(Truncation))
 def test_a_prompt_that_is_cut_keeps_its_token(mode: Truncation, tmp_path: Path) -> None:
     text = prepare_text(tiny.config(tmp_path, "csft"), None, ControlTokens("<|good|>", "<|bad|>"))
-    from dataloaders.example import Message
+    from prospect.conversation import Message
 
     record = Record("r", "d", (Message("user", "red river " * 30),), ("blue",), (Role.rejected,), "start")
     (item,) = tokenize(record, text.chat, Limits(40, 20, mode))
@@ -95,7 +95,7 @@ def test_planted_prefix_of_each_epoch_is_seen(tmp_path: Path, monkeypatch: pytes
 
 
 def test_tokenizing_leaves_the_record_alone(tmp_path: Path) -> None:
-    from dataloaders.example import Message
+    from prospect.conversation import Message
 
     text = prepare_text(tiny.config(tmp_path, "csft"), None, ControlTokens("<|good|>", "<|bad|>"))
     record = Record("r", "d", (Message("user", "red?"),), ("blue",), (Role.chosen,), "end")

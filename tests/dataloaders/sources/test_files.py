@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import pytest
 
-from dataloaders.example import Message
+from prospect.conversation import Message
 from prospect.errors import UserError
 
 Q, A, B = "Why?", "Because.", "No."
