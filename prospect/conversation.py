@@ -45,6 +45,10 @@ class Call:
     id: str = ""
     as_text: bool = False
 
+    def texts(self) -> list[str]:
+        """Its name and every text in its arguments: what a reader must find again where the call is written."""
+        return [self.name, *_texts(_value(self.arguments))]
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -96,8 +100,12 @@ class Conversation:
         """All turns in OpenAI's form."""
         return [message.row() for message in self.messages]
 
+    def tool_rows(self) -> list[Any]:
+        """The tools in OpenAI's form."""
+        return list(json.loads(self.tools)) if self.tools else []
+
     def text(self) -> str:
-        """As a reader sees it: a single user's turn as it is, else each with its speaker, calls and tools spelled out."""
+        """As a reader sees it: one user's turn as it is, else all with their speakers, calls and tools spelled out."""
         if not self.tools and len(self.messages) == 1 and self.messages[0].is_plain:
             return self.messages[0].content
         turns = [f"TOOLS: {self.tools}"] if self.tools else []
@@ -118,10 +126,9 @@ def spoken(message: Message) -> str:
     """A turn's text as a reader sees it: reasoning between <think> marks, what it says, then each call as JSON."""
     parts = [f"<think>\n{message.reasoning}\n</think>"] if message.reasoning else []
     parts += [message.content] if message.content else []
-    parts += [
-        f"<tool_call>\n{json.dumps({'name': c.name, 'arguments': _value(c.arguments)}, ensure_ascii=False)}\n</tool_call>"
-        for c in message.calls
-    ]
+    for call in message.calls:
+        said = json.dumps({"name": call.name, "arguments": _value(call.arguments)}, ensure_ascii=False)
+        parts.append(f"<tool_call>\n{said}\n</tool_call>")
     return "\n".join(parts)
 
 
@@ -280,6 +287,15 @@ def _calls(value: object) -> list[Call]:
         arguments = given if as_text else json.dumps(given or {}, ensure_ascii=False)
         found.append(Call(unicode(function["name"]), unicode(arguments), str(item.get("id") or ""), as_text))
     return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
 
 
 def _value(text: str) -> Any:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dataloaders.example import Drops, Example
-from prospect.conversation import Message
 from dataloaders.sources.rows import Row, Rows
 from dataloaders.sources.source import BadRow, each_row, unicode, user
 from prospect.config.schema import Split
+from prospect.conversation import Message
 from prospect.errors import UserError
 
 Turns = tuple[Message, ...]

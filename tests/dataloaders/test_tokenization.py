@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from dataloaders import tokenization as module
-from prospect.conversation import Message
 from dataloaders.records import Record
 from dataloaders.tokenization import Limits, Tokenized, prompt_key, tokenize
 from prospect.batch import Role
 from prospect.config.schema import TrainOn, Truncation
+from prospect.conversation import Message
 from tests.model.formats import TEMPLATES, chat
 from tests.planted import plant
 
