@@ -45,10 +45,6 @@ class Call:
     id: str = ""
     as_text: bool = False
 
-    def texts(self) -> list[str]:
-        """Its name and every text in its arguments: what a reader must find again where the call is written."""
-        return [self.name, *_texts(_value(self.arguments))]
-
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -71,6 +67,10 @@ class Message:
     def is_empty(self) -> bool:
         """Whether the turn neither says nor calls anything."""
         return not (self.content.strip() or self.calls)
+
+    def called(self) -> list[str]:
+        """Every text in its calls: names, and texts in arguments."""
+        return [text for call in self.calls for text in (call.name, *_texts(_value(call.arguments)))]
 
     def row(self) -> dict[str, Any]:
         """In OpenAI's form, with the keys that hold something."""

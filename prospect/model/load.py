@@ -292,7 +292,7 @@ def own_stops(spec: ModelConfig, origin: Origin | None, tokenizer: PreTrainedTok
     if name is None:
         return []
     try:
-        found = GenerationConfig.from_pretrained(name, revision=None if origin is not None else spec.revision)
+        found = GenerationConfig.from_pretrained(name, revision=spec.revision or "main")
     except (OSError, ValueError):  # there is none
         return []
     ids = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]

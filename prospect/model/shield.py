@@ -37,6 +37,10 @@ class Shield:
             return {key: self.put_all(item) for key, item in value.items()}
         return [self.put_all(item) for item in value] if isinstance(value, list) else value
 
+    def blank(self, text: str) -> str:
+        """Rendered text with the template's own marks blanked out, so that a message's words are not found in them."""
+        return self._any.sub(lambda found: found[0] if found[0] == _OPEN else "\0" * len(found[0]), text)
+
     def lift(self, text: str) -> str:
         """Rendered text as people read it."""
         return _MARK.sub(lambda found: self.names[int(found[1])], text)

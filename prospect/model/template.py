@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -21,14 +21,16 @@ from prospect.config.schema import Config
 from prospect.conversation import Conversation, Message, spoken
 from prospect.errors import UnwrittenError, UserError
 from prospect.model.control import ControlTokens
+from prospect.model.left_out import left_out, shows, spoken_part
 from prospect.model.shield import Shield
-from prospect.model.turn_marks import alike, find, special_tokens, takes_parts
+from prospect.model.turn_marks import alike, closed_by, find, special_tokens, takes_parts
 
 
 def archangel(human: tuple[str, str], assistant: tuple[str, str], bos: bool) -> str:
     """The Archangel suite's format as a Jinja template: prefix and suffix of a human and of an assistant turn.
 
-    The conversation's last answer is closed with EOS; earlier ones are not: the suite's models never saw it there.
+    The conversation's last answer is closed with EOS; earlier ones are not: the suite's models never saw it there. Nor
+    did they see tools, which are not written.
     """
     (hp, hs), (ap, as_) = [[json.dumps(x, ensure_ascii=False) for x in pair] for pair in (human, assistant)]
     start = "{{ bos_token }}" if bos else ""
@@ -36,7 +38,7 @@ def archangel(human: tuple[str, str], assistant: tuple[str, str], bos: bool) -> 
         f"{start}{{% for message in messages %}}"
         "{% if message['role'] == 'system' %}{{ '\\n<|system|>\\n' + message['content'] }}"
         f"{{% elif message['role'] == 'user' %}}{{{{ {hp} + message['content'] + {hs} }}}}"
-        f"{{% else %}}{{{{ {ap} + message['content'] + {as_} }}}}"
+        f"{{% elif message['role'] == 'assistant' %}}{{{{ {ap} + message['content'] + {as_} }}}}"
         "{% if loop.last %}{{ eos_token }}{% endif %}{% endif %}{% endfor %}"
         f"{{% if add_generation_prompt %}}{{{{ {ap} }}}}{{% endif %}}"
     )
@@ -114,13 +116,14 @@ class ChatFormat:
         self.as_parts = False
         self.as_parts = takes_parts(self._write, self._write_parts)
         self.marks = find(self._write, tokenizer)
-        ends = (str(tokenizer.convert_ids_to_tokens(i)) for i in stops)
-        self.shield = Shield(tokenizer, {*self.marks.around, *ends} - set(kept))
-        own = (tokenizer.convert_tokens_to_ids(self.marks.turn_end), tokenizer.eos_token_id)
+        listed = {str(tokenizer.convert_ids_to_tokens(i)) for i in stops}
+        announced = set(control.names if control else ())
+        self.shield = Shield(tokenizer, (self.marks.around | listed | announced) - set(kept))
+        ends = [name for name in (self.marks.turn_end, self.marks.call_end) if name is not None]
+        own = (*tokenizer.convert_tokens_to_ids(ends), tokenizer.eos_token_id)
         self.stop_ids = sorted({int(i) for i in (*own, *stops)})
         structure = tokenizer.convert_tokens_to_ids(list(self.shield.names[1:]))
-        announced = tokenizer.convert_tokens_to_ids(list(control.names)) if control else []
-        self._unread = ({*structure, *self.stop_ids} & self.special) | {*announced}
+        self._unread = {*structure, *self.stop_ids} & self.special
 
     @property
     def turn_end(self) -> str:
@@ -130,7 +133,7 @@ class ChatFormat:
     @property
     def uses_date(self) -> bool:
         """Whether the template may write the current date."""
-        return self._template != self.tokenizer.chat_template
+        return self._template != str(self.tokenizer.chat_template)
 
     def prompt(self, conversation: Conversation, desirable: bool = True) -> str:
         """The text that asks the model for its next answer."""
@@ -147,9 +150,10 @@ class ChatFormat:
         full = self._write(conversation.then(answer), ask=False)
         apart = not full.startswith(prompt)
         rest = self._after(prompt, full, conversation, answer) if apart else full[len(prompt) :]
-        rest, remarks = self._reasoned(prompt, rest, answer)
+        rest, remarks = self._reasoned(prompt, rest, answer, apart)
         rest = self._ended(rest, answer)
-        notes = (*remarks, *self._left_out(prompt, rest, conversation, answer))
+        shown = (self.shield.blank(prompt), self.shield.blank(rest))
+        notes = (*remarks, *left_out(*shown, conversation, answer, self.shield.put))
         return Rendered(prompt + self._announced(desirable), rest, apart, notes)
 
     def document(self, text: str) -> list[int]:
@@ -221,7 +225,7 @@ class ChatFormat:
             return full[shared:]
         first = answer.reasoning or answer.content
         header = prompt[alike(prompt, unasked) :]
-        at = full.rfind(self.shield.put(first).strip()) if first.strip() else -1
+        at = self.shield.blank(full).rfind(self.shield.put(first).strip()) if first.strip() else -1
         if (at < 0 or answer.calls) and header and header in full:
             at = full.rfind(header) + len(header)
         return full[at:] if at >= 0 else ""
@@ -233,15 +237,17 @@ class ChatFormat:
             return alike(one, other)
         return self.shield.ends(other)[count - 1] if count else 0
 
-    def _reasoned(self, prompt: str, rest: str, answer: Message) -> tuple[str, list[str]]:
+    def _reasoned(self, prompt: str, rest: str, answer: Message, apart: bool) -> tuple[str, list[str]]:
         """An answer behind a prompt that opens its reasoning: without a second opening, closed where there is none."""
-        opened = self.marks.opened
+        opened, shut = self.marks.opened, closed_by(prompt)
+        if apart and shut is not None and shut in rest:  # the prompt has closed what the template writes of reasoning
+            return rest.partition(shut)[2].lstrip(), []
         if opened is None or not prompt.endswith(opened.opening):
             return rest, []
         (opening, closing), content = opened.marks, self.shield.put(answer.content)
         if rest.lstrip().startswith(opening):
             rest = rest.lstrip().removeprefix(opening).lstrip()
-        thought = self.shield.put(answer.reasoning) or _between(content, opening, closing)
+        thought = self.shield.put(answer.reasoning) or _before(content, opening, closing)
         if closing in rest and (not thought or thought.strip() in rest):
             return rest, [] if thought else [_UNREASONED]
         if thought:  # the template has cut what sampling would give
@@ -254,41 +260,15 @@ class ChatFormat:
         What some templates write after it (a newline, another end) belongs to what follows: the model stops at the
         token and never has to predict it.
         """
-        said = [answer.content, *(call.name for call in answer.calls)]
-        start = max(_end_of(self.shield.put(text), rest) for text in said)
-        ends = [self.turn_end, *(str(self.tokenizer.convert_ids_to_tokens(i)) for i in self.stop_ids)]
-        places = [(at, end) for end in ends if (at := rest.find(end, start)) >= 0]
-        if self.turn_end in rest[start:]:
-            at, end = rest.find(self.turn_end, start), self.turn_end
-        elif places:
-            at, end = min(places)
-        else:
-            return rest + self.turn_end
-        return rest[: at + len(end)]
-
-    def _left_out(self, prompt: str, rest: str, conversation: Conversation, answer: Message) -> Iterator[str]:
-        """What the rendering does not show of the conversation, for people.
-
-        Raises:
-            UnwrittenError: it is the question, the answer or what the answer calls.
-        """
-        text, said = prompt + rest, self.shield.put(visible(answer.content))
-        if said.strip() and not _shows(rest, said):
-            raise UnwrittenError("the chat template leaves out the answer")
-        if not all(_shows(rest, self.shield.put(x)) for call in answer.calls for x in call.texts()):
-            raise UnwrittenError("the chat template writes no tool calls")
-        thought = self.shield.put(answer.reasoning or thought_of(answer.content))
-        if thought.strip() and not _shows(rest, thought):
-            yield "answer whose reasoning the chat template leaves out"
-        for message in conversation.messages:
-            if not _shows(text, self.shield.put(visible(message.content))):
-                if message is conversation.messages[-1] and message.role == "user":
-                    raise UnwrittenError("the chat template leaves out the question")
-                yield f"conversation in which the chat template leaves out the content of a {message.role} turn"
-            if not all(_shows(text, self.shield.put(x)) for call in message.calls for x in call.texts()):
-                yield "conversation in which the chat template leaves out an earlier tool call"
-        if conversation.tools and not all(_shows(prompt, self.shield.put(n)) for n in tool_names(conversation.tools)):
-            yield "conversation whose tools the chat template leaves out"
+        said = [self.shield.put(text) for text in (spoken_part(answer.content), *answer.called())]
+        blank, names = self.shield.blank(rest), [str(self.tokenizer.convert_ids_to_tokens(i)) for i in self.stop_ids]
+        called = [self.marks.call_end] if answer.calls and self.marks.call_end else []
+        for name in dict.fromkeys((self.turn_end, *called, *names)):
+            ends = [found.end() for found in re.finditer(re.escape(name), rest)]
+            whole = [at for at in ends if all(shows(blank[: at - len(name)], text) for text in said)]
+            if whole or (ends and name == self.turn_end):
+                return rest[: min(whole, default=ends[0])]
+        return rest + self.turn_end
 
     def _write_parts(self, conversation: Conversation, ask: bool) -> str:
         self.as_parts = True
@@ -309,7 +289,8 @@ class ChatFormat:
             if any(call.as_text for message in conversation.messages for call in message.calls):
                 with contextlib.suppress(Exception):  # templates of arguments that are text
                     return self._rendered(conversation, ask, arguments_as_text=True)
-            raise UserError(f"chat_template: refuses this conversation ({error}): {_short(conversation)}") from error
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"chat_template: refuses this conversation ({reason}): {_short(conversation)}") from error
 
     def _rendered(self, conversation: Conversation, ask: bool, arguments_as_text: bool = False) -> str:
         rows = [message.row() for message in conversation.messages]
@@ -337,49 +318,11 @@ class ChatFormat:
 
 _NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _UNREASONED = "answer without reasoning behind a prompt that opens it: the reasoning is closed empty"
-_THINKS = re.compile(r"\s*(?:<think>|\[THINK\])(.*?)(?:</think>|\[/THINK\])", re.DOTALL)
 
 
-def thought_of(content: str) -> str:
-    """Reasoning that stands in a message's text, before what it says."""
-    found = _THINKS.match(content)
-    return found[1] if found else ""
-
-
-def visible(content: str) -> str:
-    """A message's text without reasoning before it."""
-    found = _THINKS.match(content)
-    return content[found.end() :] if found else content
-
-
-def tool_names(tools: str) -> list[str]:
-    """Names of tools described in JSON text."""
-    found = [tool.get("function", tool) for tool in json.loads(tools)]
-    return [str(tool["name"]) for tool in found if isinstance(tool, dict) and tool.get("name")]
-
-
-def _between(text: str, opening: str, closing: str) -> str:
-    """What stands between the marks that a text begins with, if it does."""
-    if not text.lstrip().startswith(opening) or closing not in text:
-        return ""
-    return text.lstrip().removeprefix(opening).partition(closing)[0]
-
-
-def _end_of(said: str, text: str) -> int:
-    """Where in ``text`` ends what was said, or its last line; 0 where neither is found."""
-    lines = said.strip().splitlines()
-    for wanted in (said.strip(), lines[-1].strip() if lines else ""):
-        if wanted and (at := text.rfind(wanted)) >= 0:
-            return at + len(wanted)
-    return 0
-
-
-def _shows(text: str, said: str) -> bool:
-    """Whether a rendering has a message's text, as it is, as JSON, or line by line."""
-    wanted = said.strip()
-    if wanted in text or json.dumps(wanted, ensure_ascii=False)[1:-1] in text:
-        return True
-    return all(line.strip() in text or json.dumps(line.strip())[1:-1] in text for line in wanted.splitlines())
+def _before(text: str, opening: str, closing: str) -> str:
+    """What a text thinks before a closing mark; what was sampled behind an opening one has none of its own."""
+    return text.lstrip().removeprefix(opening).partition(closing)[0] if closing in text else ""
 
 
 def _parsed(arguments: Any) -> Any:
@@ -393,4 +336,4 @@ def _parsed(arguments: Any) -> Any:
 
 
 def _short(conversation: Conversation) -> str:
-    return " | ".join(f"{m.role}: {m.content[:40]}" for m in conversation.messages)[:160]
+    return " | ".join(f"{m.role}: {' '.join(m.content[:40].split())}" for m in conversation.messages)[:160]

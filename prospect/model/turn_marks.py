@@ -21,10 +21,11 @@ Write = Callable[[Conversation, bool], str]  # a conversation, whether it asks f
 _QUESTIONS = ("Firstquestion", "Secondquestion")
 _ANSWERS = ("Firstanswer", "Secondanswer")
 _THOUGHT = "Somethought"
-_OPENED = re.compile(r"([<\[][^<>\[\]\s]*(?:think|thought|reason)[^<>\[\]\s]*[>\]])\s*$", re.IGNORECASE)
+_THINK = r"([<\[][^<>\[\]\s]*(?:think|thought|reason)[^<>\[\]\s]*[>\]])\s*"
+_OPENED = re.compile(f"{_THINK}$", re.IGNORECASE)
+_CLOSED = re.compile(f"{_THINK}{_THINK}$", re.IGNORECASE)
 # Marks that belong into answers, also where a template spells them in its instructions (Phi-4 does).
 _IN_ANSWERS = re.compile("think|thought|reason|tool|call", re.IGNORECASE)
-_NO_ARGUMENTS = {"type": "object", "properties": {}}
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 
@@ -45,11 +46,13 @@ class Reasoning:
 class TurnMarks:
     """Facts of one template with one tokenizer.
 
-    ``turn_end`` is the token that ends an answer. ``around`` are the added tokens that the template writes around
+    ``turn_end`` is the token that ends an answer, ``call_end`` the one that ends a tool call where the template writes
+    no end of turn after it (``<|call|>`` of gpt-oss). ``around`` are the added tokens that the template writes around
     turns. ``opened`` is the reasoning that the prompt of sampling already opens, None where it opens none.
     """
 
     turn_end: str
+    call_end: str | None
     around: frozenset[str]
     opened: Reasoning | None
 
@@ -98,15 +101,20 @@ def find(write: Write, tokenizer: PreTrainedTokenizerBase) -> TurnMarks:
     with contextlib.suppress(UserError):  # a template may refuse a second turn
         whole = write(Conversation((user, said, Message("user", q2), answered(a2))), False)
         between = whole.partition(a1)[2].partition(q2)[0]
-    turn_end = added.end(head, after, between) or str(tokenizer.eos_token)
+    written_end = added.end(head, after, between)
+    turn_end = written_end or str(tokenizer.eos_token)
     prompt = write(Conversation((user,)), True)
     opened = _opened(write, user, prompt)
     headers = {*added.among(head), *added.among(between.partition(turn_end)[2]), *_around_system(write, added, user)}
-    of_answers = {*added.before(turn_end, _beyond(prompt, alone)), *_of_calls(write, added, user, turn_end)}
+    call = _call(write, user)
+    of_answers = {*added.before(turn_end, _beyond(prompt, alone)), *added.before(turn_end, call)}
     of_answers = {*(of_answers - headers), *(opened.marks if opened else ())}
-    written = {*headers, *added.among(prompt), *added.among(str(tokenizer.chat_template))}
+    known = added.special.intersection(added.among(str(tokenizer.chat_template)))  # of images, say
+    written = {*headers, *added.among(prompt), *known}
     around = {token for token in written - of_answers if not _IN_ANSWERS.search(token)}
-    return TurnMarks(turn_end, frozenset({*around, turn_end, *named_tokens(tokenizer)}), opened)
+    open_call = written_end is not None and turn_end not in call
+    call_end = next((x for x in added.among(call)[-1:] if call.rstrip().endswith(x)), None) if open_call else None
+    return TurnMarks(turn_end, call_end, frozenset({*around, turn_end, *named_tokens(tokenizer)}), opened)
 
 
 def _around_system(write: Write, added: _Added, user: Message) -> list[str]:
@@ -117,17 +125,16 @@ def _around_system(write: Write, added: _Added, user: Message) -> list[str]:
     return []
 
 
-def _of_calls(write: Write, added: _Added, user: Message, turn_end: str) -> list[str]:
-    """Marks inside an answer that calls a tool, where the template writes calls."""
+def _call(write: Write, user: Message) -> str:
+    """What the template writes of an answer that calls a tool; nothing where it writes no calls."""
     name = "somecall"
-    tools = json.dumps(
-        [{"type": "function", "function": {"name": name, "description": name, "parameters": _NO_ARGUMENTS}}]
-    )
+    function = {"name": name, "description": name, "parameters": {"type": "object", "properties": {}}}
+    asked = Conversation((user,), json.dumps([{"type": "function", "function": function}]))
     with contextlib.suppress(UserError):
-        asked = Conversation((user,), tools)
         whole = write(asked.then(Message("assistant", "", calls=(Call(name, id="abcde1234"),))), False)
-        return added.before(turn_end, _beyond(write(asked, True), whole))
-    return []
+        rest = _beyond(write(asked, True), whole)
+        return rest if name in rest else ""
+    return ""
 
 
 def _beyond(prompt: str, whole: str) -> str:
@@ -146,8 +153,8 @@ class _Added:
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> _Added:
         special = frozenset(special_tokens(tokenizer))
-        names = {str(token) for token in tokenizer.added_tokens_decoder.values()} | special
-        ordered = sorted((name for name in names if name.strip()), key=lambda name: (-len(name), name))
+        names = {str(token) for token in tokenizer.added_tokens_decoder.values() if not _is_word(str(token))} | special
+        ordered = sorted(names, key=lambda name: (-len(name), name))
         return cls(re.compile("|".join(map(re.escape, ordered))), special, tokenizer.bos_token)
 
     def among(self, text: str) -> list[str]:
@@ -177,10 +184,21 @@ class _Added:
         return None
 
 
+def _is_word(name: str) -> bool:
+    """Whether an added token is white space or a word, which templates also write as text."""
+    return not name.strip() or name.isalnum()
+
+
 def alike(one: Sequence[object], other: Sequence[object]) -> int:
     """How many items both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def closed_by(prompt: str) -> str | None:
+    """The mark that closes reasoning at the end of a prompt that opens it and leaves it empty."""
+    found = _CLOSED.search(prompt)
+    return None if found is None else found[2]
 
 
 def _opened(write: Write, user: Message, prompt: str) -> Reasoning | None:
