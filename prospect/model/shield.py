@@ -25,6 +25,11 @@ class Shield:
         self._number = {name: i for i, name in enumerate(self.names)}
         self._any = re.compile("|".join(map(re.escape, self.names)))
 
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The names of tokens."""
+        return self.names[1:]
+
     def put(self, text: str) -> str:
         """A message's text with marks in the place of names."""
         return self._any.sub(lambda found: f"{_OPEN}{self._number[found[0]]}{_CLOSE}", text)
@@ -76,6 +81,13 @@ class Shield:
             return ids
         halves = (name[:1], name[1:])  # an added token that is not special is never split: its halves are
         return [token for half in halves for token in self.tokenizer(half, add_special_tokens=False).input_ids]
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
+    """The id of a token by its name."""
+    found = tokenizer.convert_tokens_to_ids(name)
+    assert isinstance(found, int), name
+    return found
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -22,7 +22,7 @@ from prospect.conversation import Conversation, Message, spoken
 from prospect.errors import UnwrittenError, UserError
 from prospect.model.control import ControlTokens
 from prospect.model.left_out import left_out, shows, spoken_part
-from prospect.model.shield import Shield
+from prospect.model.shield import Shield, token_id
 from prospect.model.turn_marks import alike, closed_by, find, special_tokens, takes_parts
 
 
@@ -120,9 +120,9 @@ class ChatFormat:
         announced = set(control.names if control else ())
         self.shield = Shield(tokenizer, (self.marks.around | listed | announced) - set(kept))
         ends = [name for name in (self.marks.turn_end, self.marks.call_end) if name is not None]
-        own = (*tokenizer.convert_tokens_to_ids(ends), tokenizer.eos_token_id)
-        self.stop_ids = sorted({int(i) for i in (*own, *stops)})
-        structure = tokenizer.convert_tokens_to_ids(list(self.shield.names[1:]))
+        own = [token_id(tokenizer, name) for name in ends]
+        self.stop_ids = sorted({*own, int(tokenizer.eos_token_id), *stops})
+        structure = [token_id(tokenizer, name) for name in self.shield.tokens]
         self._unread = {*structure, *self.stop_ids} & self.special
 
     @property

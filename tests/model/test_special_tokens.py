@@ -6,6 +6,7 @@ import pytest
 
 from prospect.config.schema import Config
 from prospect.conversation import answered, asked
+from prospect.errors import UnwrittenError
 from prospect.model import template
 from prospect.model.load import train_tokenizer
 from prospect.model.shield import Shield
@@ -37,7 +38,6 @@ def test_names_of_special_tokens_are_text(chat: ChatFormat) -> None:
 
 
 def test_a_planted_bug_is_seen(chat: ChatFormat, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(
-        monkeypatch, Shield.put, 'self._any.sub(lambda found: f"{_OPEN}{self._number[found[0]]}{_CLOSE}", text)', "text"
-    )
-    assert ends(chat) != (0, 1)
+    plant(monkeypatch, Shield.put, "self._any.sub", "(lambda mark, text: text)")
+    with pytest.raises(UnwrittenError):  # the spelled token ends the answer before it has begun
+        ends(chat)

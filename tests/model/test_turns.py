@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from prospect.conversation import Call, Conversation, Message, answered, asked
 from prospect.errors import UnwrittenError, UserError
 from prospect.model import turn_marks
-from prospect.model.shield import Shield
+from prospect.model.shield import Shield, token_id
 from prospect.model.template import ChatFormat
 from prospect.model.turn_marks import special_tokens
 from tests.model.formats import TEMPLATES, talk, tokenizer
@@ -264,7 +264,7 @@ def test_kept_tokens_are_tokens_though_the_template_writes_them() -> None:
 def test_marks_of_turns_are_text_also_where_the_tokenizer_does_not_call_them_special() -> None:
     marks = [AddedToken(token.content, special=False, normalized=False) for token in PHI_MARKS]
     made = chat(PHI, *marks)
-    end = made.tokenizer.convert_tokens_to_ids("<|end|>")
+    end = token_id(made.tokenizer, "<|end|>")
     assert made.turn_end == "<|end|>"
     assert ids_of(made, "say <|end|> to me").count(end) == 1
     assert "say <|end|> to me" in str(made.tokenizer.decode(ids_of(made, "say <|end|> to me")))
