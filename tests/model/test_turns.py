@@ -32,7 +32,10 @@ PHI = (  # EOS after the last turn, whoever speaks it
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
 )
-ALWAYS_OPEN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}"
+ALWAYS_OPEN = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{{ '<|im_start|>' }}{{ 'assistant\n' }}"
+)
 R1 = (  # opens reasoning for sampling, and cuts it out of every answer
     "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ m.content }}{% else %}<|eot_id|>"
     "{{ m.content.split('</think>')[-1] }}<|im_end|>{% endif %}{% endfor %}"
