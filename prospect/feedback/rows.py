@@ -1,11 +1,15 @@
-"""From scored answers to rows of feedback in the shapes that the source ``files`` tells apart by their columns."""
+"""From scored answers to rows of feedback in the shapes that the source ``files`` tells apart by their columns.
+
+``tools`` is JSON text, and only where a prompt has tools: as lists, descriptions of different tools would be rows of
+different schemas.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +89,6 @@ def _pair_row(group: Group, pair: tuple[Scored, Scored]) -> Row:
 
 
 def _start(group: Group, *scored: Scored) -> Row:
-    prompt: list[Mapping[str, str]] = [{"role": role, "content": content} for role, content in group.turns]
+    asked: Row = {"prompt": group.turns.rows()} | ({"tools": group.turns.tools} if group.turns.tools else {})
     samples = [one.answer.name for one in scored]
-    return {"prompt": prompt, "prompt_id": group.prompt_id, "samples": samples, "from_dataset": group.dataset}
+    return asked | {"prompt_id": group.prompt_id, "samples": samples, "from_dataset": group.dataset}

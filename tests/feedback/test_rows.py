@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from prospect.conversation import answered, asked
 from prospect.feedback import rows
 from prospect.feedback.answers import Group, Sampled
 from prospect.feedback.options import Choice, Kind
@@ -15,8 +16,10 @@ from tests.planted import plant
 
 
 def scored(*values: float, name: str = "p") -> tuple[Group, list[Scored]]:
-    group = Group(name, (("user", f"Question {name}?"),), "shop", "")
-    return group, [Scored(Sampled(f"run/policy/{i}", f"{name} answer {i}"), value) for i, value in enumerate(values)]
+    group = Group(name, asked(f"Question {name}?"), "shop", "")
+    return group, [
+        Scored(Sampled(f"run/policy/{i}", answered(f"{name} answer {i}")), value) for i, value in enumerate(values)
+    ]
 
 
 def pairs(

@@ -14,6 +14,7 @@ import torch
 
 from prospect import demo
 from prospect.config.schema import DatasetConfig, Split
+from prospect.conversation import Message, answered, asked, read
 from prospect.errors import UserError
 from prospect.feedback import scoring
 from prospect.feedback.answers import gather
@@ -102,7 +103,7 @@ def test_columns_and_files_are_answers_of_the_same_prompts(sampled, tmp_path):
     assert [answer.name for answer in groups[0].answers] == ["kto/policy/0", "kto/policy/1", "kto/policy/2"]
     assert left_out == {"answers that come twice": 120}, "the chosen answer is the first sample here"
     other = tmp_path / "sft.json"
-    rows = [{"prompt": groups[0].turns[0][1], "policy": "Hi."}, {"prompt": "Another?", "policy": " "}]
+    rows = [{"prompt": groups[0].turns.messages[0].content, "policy": "Hi."}, {"prompt": "Another?", "policy": " "}]
     other.write_text(json.dumps(rows))
     groups, left_out = gather([sampled, other], ("policy",))
     assert [answer.name for answer in groups[0].answers][-1] == "sft/policy/0"
@@ -117,8 +118,8 @@ def test_prompts_without_messages_are_parted_at_the_templates_marks(tmp_path):
     )
     groups, _ = gather([file], ("policy",))
     assert [group.turns for group in groups] == [
-        (("user", "Hi"), ("assistant", "Hello"), ("user", "Why?")),
-        (("user", "Plain?"),),
+        asked("Hi").then(answered("Hello"), Message("user", "Why?")),
+        asked("Plain?"),
     ]
     assert groups[0].conversation == "USER: Hi\n\nASSISTANT: Hello\n\nUSER: Why?"
 
@@ -161,9 +162,8 @@ def test_a_trained_reward_model_labels(sampled, tmp_path):
     assert (code, len(rows)) == (0, 4)
     model = RewardModel.load(tmp_path / "reward" / "LATEST", torch.device("cpu"))
     for row in rows:
-        question = ("user", row["prompt"][0]["content"])
-        texts = (row["chosen"], row["rejected"])
-        wanted = model.scores([[question, ("assistant", text)] for text in texts])
+        talks = [read(row["prompt"]).then(answered(row[column])) for column in ("chosen", "rejected")]
+        wanted = model.scores(talks)
         assert [row["score_chosen"], row["score_rejected"]] == pytest.approx(wanted, abs=1e-5)
 
 
@@ -174,7 +174,7 @@ def test_a_reward_models_scores_are_kept(sampled, tmp_path, monkeypatch):
         if len(asked) == 32:
             raise KeyboardInterrupt
         asked.extend(items)
-        return Grades("rm:x", [float(len(item.answer)) for item in items], [""] * len(items))
+        return Grades("rm:x", [float(len(item.text)) for item in items], [""] * len(items))
 
     monkeypatch.setattr(scoring, "grade", grade)
     monkeypatch.setattr(scoring, "_AT_ONCE", 16)
