@@ -12,10 +12,11 @@ import pytest
 
 from prospect.conversation import Conversation, Message, answered, asked, read
 from prospect.errors import UserError
-from prospect.feedback import answers, scoring
+from prospect.feedback import answers, rows, scoring
 from prospect.feedback.answers import Group, gather
 from prospect.feedback.options import parse
 from prospect.feedback.stage import label
+from prospect.judge import local
 from prospect.judge.judges import Answered, grade
 from prospect.judge.options import Asking
 from prospect.model.score import RewardModel
@@ -78,8 +79,8 @@ def test_planted_bug_forgotten_calls_are_seen(tmp_path, monkeypatch):
     ids=["OpenAI", "ShareGPT", "conversations", "TRL"],
 )
 def test_calls_and_tools_reach_the_judge_and_the_data_set(stub, tmp_path, row):
-    rows = [row | {"policy": policy} for policy in ("Yes.", "Yes, at -3 °C.")]
-    (tmp_path / "s.json").write_text(json.dumps(rows))
+    both = [row | {"policy": policy} for policy in ("Yes.", "Yes, at -3 °C.")]
+    (tmp_path / "s.json").write_text(json.dumps(both))
     flags = ("--prompt", "halos", "-j", "stub", "--base-url", stub.url, "--cache", str(tmp_path / "cache"))
     assert label(parse(["-f", str(tmp_path / "s.json"), "-o", str(tmp_path / "out.jsonl"), *flags])) == 0
     shown = [body["messages"][-1]["content"] for body in stub.requests]
@@ -88,7 +89,7 @@ def test_calls_and_tools_reach_the_judge_and_the_data_set(stub, tmp_path, row):
     assert read(found["prompt"], found["tools"]) == read(TALK, [WEATHER])
 
 
-def test_a_reward_model_is_handed_the_whole_conversation(tmp_path, monkeypatch):
+def test_a_reward_model_is_handed_the_whole_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[Conversation] = []
 
     class Model:
@@ -123,6 +124,24 @@ def test_what_cannot_be_read_is_one_line(tmp_path, row, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_tool_may_have_nothing_to_say(tmp_path):
+def test_a_tool_may_have_nothing_to_say(tmp_path: Path) -> None:
     (group,) = groups_of(tmp_path, {"messages": [*TALK[:2], {"role": "tool", "content": ""}]})
     assert group.turns.messages[-1] == Message("tool", "")
+
+
+def test_planted_bug_a_last_turn_of_a_tool_is_refused(tmp_path, monkeypatch):
+    plant(monkeypatch, answers._turns, '("user", "tool")', '("user",)')
+    with pytest.raises(UserError):
+        test_a_tool_may_have_nothing_to_say(tmp_path)
+
+
+def test_planted_bug_tools_that_are_not_written_are_seen(stub, tmp_path, monkeypatch):
+    plant(monkeypatch, rows._start, "if group.turns.tools", "if not group.turns.tools")
+    with pytest.raises(KeyError):
+        test_calls_and_tools_reach_the_judge_and_the_data_set(stub, tmp_path, ROW)
+
+
+def test_planted_bug_a_reward_model_without_turns_is_seen(tmp_path, monkeypatch):
+    plant(monkeypatch, local.reward, "item.turns or asked", "asked")
+    with pytest.raises(AssertionError):
+        test_a_reward_model_is_handed_the_whole_conversation(tmp_path, monkeypatch)

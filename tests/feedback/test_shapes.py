@@ -22,6 +22,8 @@ from dataloaders import load_examples
 from dataloaders.example import Drops
 from prospect.config.schema import DatasetConfig, Split
 from prospect.conversation import Conversation, read
+from prospect.errors import UserError
+from prospect.feedback import answers
 from prospect.feedback import rows as feedback
 from prospect.feedback.answers import gather
 from prospect.feedback.options import parse
@@ -151,7 +153,7 @@ def test_the_source_files_reads_the_same(tmp_path, kind):
     assert not drops.reasons
 
 
-def test_what_it_writes_can_be_judged_anew(tmp_path):
+def test_what_it_writes_can_be_judged_anew(tmp_path: Path) -> None:
     call = {"role": "assistant", "content": "", "tool_calls": [CALL]}
     file = labelled(tmp_path, MIXED, "pairwise", ("So.", call))
     groups, left_out = gather([file], ("chosen", "rejected"))
@@ -160,3 +162,9 @@ def test_what_it_writes_can_be_judged_anew(tmp_path):
     for group in groups:
         assert [answer.said.row() for answer in group.answers] == [call, {"role": "assistant", "content": "So."}]
     assert not left_out
+
+
+def test_planted_bug_calls_of_an_answer_are_lost(tmp_path, monkeypatch):
+    plant(monkeypatch, answers._answer, "    return found[0]", "    return answered(found[0].content)")
+    with pytest.raises(UserError, match="no prompt has two different answers"):
+        test_what_it_writes_can_be_judged_anew(tmp_path)
