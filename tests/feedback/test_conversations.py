@@ -20,7 +20,7 @@ from prospect.judge import local
 from prospect.judge.judges import Answered, grade
 from prospect.judge.options import Asking
 from prospect.model.score import RewardModel
-from tests.judge.test_conversations import CALL, OTHERS, READ, SHAREGPT, TALK, WEATHER
+from tests.judge.test_conversations import CALL, OTHERS, READ, SHAREGPT, TALK, THOUGHT, WEATHER
 from tests.planted import plant
 
 ROW: dict[str, Any] = {"messages": TALK, "tools": [WEATHER]}
@@ -84,9 +84,11 @@ def test_calls_and_tools_reach_the_judge_and_the_data_set(stub, tmp_path, row):
     flags = ("--prompt", "halos", "-j", "stub", "--base-url", stub.url, "--cache", str(tmp_path / "cache"))
     assert label(parse(["-f", str(tmp_path / "s.json"), "-o", str(tmp_path / "out.jsonl"), *flags])) == 0
     shown = [body["messages"][-1]["content"] for body in stub.requests]
-    assert sum(READ in text for text in shown) == 2
+    talk = read(next(value for key, value in row.items() if key != "tools"), [WEATHER])
+    assert sum(talk.text() in text for text in shown) == 2
+    assert talk.text() in (READ, READ.replace(THOUGHT, ""))
     (found,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
-    assert read(found["prompt"], found["tools"]) == read(TALK, [WEATHER])
+    assert read(found["prompt"], found["tools"]) == talk
 
 
 def test_a_reward_model_is_handed_the_whole_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,18 +25,16 @@ TALK: list[dict[str, Any]] = [
 ]
 SHAREGPT: list[dict[str, Any]] = [
     {"from": "human", "value": "Is it cold?"},
-    {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Oslo"}}', "thinking": "Ask."},
+    {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Oslo"}}'},
     {"from": "observation", "value": "-3 °C", "name": "weather"},
 ]
 PARTS: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "text", "text": "Is it cold?"}]}, *TALK[1:]]
+THOUGHT = "<think>\nAsk.\n</think>\n"
 READ = f"""TOOLS: {json.dumps([WEATHER])}
 
 USER: Is it cold?
 
-ASSISTANT: <think>
-Ask.
-</think>
-<tool_call>
+ASSISTANT: {THOUGHT}<tool_call>
 {{"name": "weather", "arguments": {{"city": "Oslo"}}}}
 </tool_call>
 
@@ -86,12 +84,15 @@ def test_planted_bugs_in_the_text_are_seen(tmp_path, monkeypatch, old, new, role
         test_plain_messages_read_as_they_always_did(tmp_path, [*zip(roles, "ab", strict=False)], text)
 
 
-@pytest.mark.parametrize("messages", [TALK, SHAREGPT, PARTS], ids=["OpenAI", "ShareGPT", "parts"])
+@pytest.mark.parametrize(
+    "messages", [TALK, PARTS, SHAREGPT], ids=["OpenAI", "parts", "ShareGPT, which says no thoughts"]
+)
 @pytest.mark.parametrize("tools", [[WEATHER], json.dumps([WEATHER])], ids=["tools", "tools as text"])
 def test_a_judge_reads_calls_results_and_tools(tmp_path, messages, tools):
     pair = pair_of(tmp_path, prompt="x", messages=messages, tools=tools)
-    assert pair.conversation == READ
-    call = Message("assistant", "", "Ask.", (Call("weather", '{"city": "Oslo"}'),))
+    thought = "" if messages is SHAREGPT else "Ask."
+    assert pair.conversation == (READ if thought else READ.replace(THOUGHT, ""))
+    call = Message("assistant", "", thought, (Call("weather", '{"city": "Oslo"}'),))
     turns = asked("Is it cold?").then(call, Message("tool", "-3 °C", name="weather"))
     assert pair.turns is not None
     assert (pair.turns.messages, json.loads(pair.turns.tools)) == (turns.messages, [WEATHER])
@@ -148,12 +149,12 @@ def test_an_answer_that_is_a_message_is_read_like_a_text(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"messages": [{"role": "robot", "content": "hi"}]}, "row 1: `messages`: role `robot`"),
+        ({"messages": [{"role": "robot", "content": "hi"}]}, "row 1: `messages`: .*role `robot`"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "row 1: `messages`: .* type image"),
         ({"messages": ["hi"]}, "row 1: `messages` is .*, not a text"),
-        ({"prompt": [{"role": "user"}]}, "row 1: `prompt`: content is not text"),
+        ({"prompt": [{"role": "user"}]}, "row 1: `prompt`: .*content is not text"),
         ({"tools": "hammer"}, "row 1: `prompt`: `tools` is no list of tools"),
-        ({"policy": {"role": "assistant"}}, "row 1: `policy`: content is not text"),
+        ({"policy": {"role": "assistant"}}, "row 1: `policy`: .*content is not text"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(tmp_path, row, message):
