@@ -105,9 +105,13 @@ class Conversation:
         return list(json.loads(self.tools)) if self.tools else []
 
     def text(self) -> str:
-        """As a reader sees it: one user's turn as it is, else all with their speakers, calls and tools spelled out."""
-        if not self.tools and len(self.messages) == 1 and self.messages[0].is_plain:
-            return self.messages[0].content
+        """As a reader sees it: the tools, then each turn with its speaker and calls; one turn needs no speaker.
+
+        Judges are asked with this text, and what they said is kept under it: other words would be asked, and paid for,
+        again.
+        """
+        if not self.tools and len(self.messages) == 1:
+            return spoken(self.messages[0])
         turns = [f"TOOLS: {self.tools}"] if self.tools else []
         return "\n\n".join([*turns, *(f"{m.role.upper()}: {spoken(m)}" for m in self.messages)])
 
