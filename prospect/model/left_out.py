@@ -14,6 +14,7 @@ from prospect.conversation import Conversation, Message
 from prospect.errors import UnwrittenError
 
 _THINKS = re.compile(r"\s*(?:<think>|\[THINK\])?(.*?)(?:</think>|\[/THINK\])", re.DOTALL)
+_SWITCH = re.compile(r"/(?:no_?)?think\b")  # by which users switch reasoning on and off: templates act on it
 
 
 def left_out(
@@ -26,7 +27,7 @@ def left_out(
     """
 
     def has(text: str, *wanted: str) -> bool:
-        return all(shows(text, put(said)) for said in wanted)
+        return all(shows(text, put(said)) or shows(text, put(_SWITCH.sub("", said))) for said in wanted)
 
     if not has(rest, spoken_part(answer.content)):
         raise UnwrittenError("the chat template leaves out the answer")

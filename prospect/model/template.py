@@ -20,10 +20,11 @@ from transformers import PreTrainedTokenizerBase
 from prospect.config.schema import Config
 from prospect.conversation import Conversation, Message, spoken
 from prospect.errors import UnwrittenError, UserError
+from prospect.model.answer_part import AnswerPart
 from prospect.model.control import ControlTokens
-from prospect.model.left_out import left_out, shows, spoken_part
+from prospect.model.left_out import left_out
 from prospect.model.shield import Shield, token_id
-from prospect.model.turn_marks import alike, closed_by, find, special_tokens, takes_parts
+from prospect.model.turn_marks import SOME_TOOL, find, special_tokens, takes_parts
 
 
 def archangel(human: tuple[str, str], assistant: tuple[str, str], bos: bool) -> str:
@@ -114,14 +115,16 @@ class ChatFormat:
         self.special = set(special_tokens(tokenizer).values())
         self.shield = Shield(tokenizer, ())
         self.as_parts = False
-        self.as_parts = takes_parts(self._write, self._write_parts)
-        self.marks = find(self._write, tokenizer)
+        self.as_parts = takes_parts(self._probe, self._write_parts)
+        self.marks = find(self._probe, tokenizer)
         listed = {str(tokenizer.convert_ids_to_tokens(i)) for i in stops}
         announced = set(control.names if control else ())
         self.shield = Shield(tokenizer, (self.marks.around | listed | announced) - set(kept))
         ends = [name for name in (self.marks.turn_end, self.marks.call_end) if name is not None]
         own = [token_id(tokenizer, name) for name in ends]
         self.stop_ids = sorted({*own, int(tokenizer.eos_token_id), *stops})
+        names = [str(tokenizer.convert_ids_to_tokens(i)) for i in self.stop_ids]
+        self._part = AnswerPart(self.shield, self.marks, tuple(names))
         structure = [token_id(tokenizer, name) for name in self.shield.tokens]
         self._unread = {*structure, *self.stop_ids} & self.special
 
@@ -149,11 +152,12 @@ class ChatFormat:
         prompt = self._write(conversation, ask=True)
         full = self._write(conversation.then(answer), ask=False)
         apart = not full.startswith(prompt)
-        rest = self._after(prompt, full, conversation, answer) if apart else full[len(prompt) :]
-        rest, remarks = self._reasoned(prompt, rest, answer, apart)
-        rest = self._ended(rest, answer)
+        part = self._part
+        rest = part.apart(prompt, self._write(conversation, ask=False), full, answer) if apart else full[len(prompt) :]
+        rest, remarks = part.reasoned(prompt, rest, answer)
+        rest, more = part.ended(rest, answer)
         shown = (self.shield.blank(prompt), self.shield.blank(rest))
-        notes = (*remarks, *left_out(*shown, conversation, answer, self.shield.put))
+        notes = (*remarks, *more, *left_out(*shown, conversation, answer, self.shield.put))
         return Rendered(prompt + self._announced(desirable), rest, apart, notes)
 
     def document(self, text: str) -> list[int]:
@@ -213,62 +217,15 @@ class ChatFormat:
             return ""
         return self.control.desirable if desirable else self.control.undesirable
 
-    def _after(self, prompt: str, full: str, conversation: Conversation, answer: Message) -> str:
-        """What the template writes for an answer, though not after the prompt of sampling.
-
-        Where both texts agree beyond the last question, it is all that follows the tokens that they share; else the
-        answer's own part, from what it says or thinks on.
-        """
-        unasked = self._write(conversation, ask=False)
-        shared = self._shared(prompt, full)
-        if shared >= alike(prompt, unasked):
-            return full[shared:]
-        first = answer.reasoning or answer.content
-        header = prompt[alike(prompt, unasked) :]
-        at = self.shield.blank(full).rfind(self.shield.put(first).strip()) if first.strip() else -1
-        if (at < 0 or answer.calls) and header and header in full:
-            at = full.rfind(header) + len(header)
-        return full[at:] if at >= 0 else ""
-
-    def _shared(self, one: str, other: str) -> int:
-        """How many characters of ``other`` its first tokens have that ``one`` begins with, too."""
-        count = alike(self.encode(one), self.encode(other))
-        if not self.tokenizer.is_fast:  # it does not tell where its tokens end
-            return alike(one, other)
-        return self.shield.ends(other)[count - 1] if count else 0
-
-    def _reasoned(self, prompt: str, rest: str, answer: Message, apart: bool) -> tuple[str, list[str]]:
-        """An answer behind a prompt that opens its reasoning: without a second opening, closed where there is none."""
-        opened, shut = self.marks.opened, closed_by(prompt)
-        if apart and shut is not None and shut in rest:  # the prompt has closed what the template writes of reasoning
-            return rest.partition(shut)[2].lstrip(), []
-        if opened is None or not prompt.endswith(opened.opening):
-            return rest, []
-        (opening, closing), content = opened.marks, self.shield.put(answer.content)
-        if rest.lstrip().startswith(opening):
-            rest = rest.lstrip().removeprefix(opening).lstrip()
-        thought = self.shield.put(answer.reasoning) or _before(content, opening, closing)
-        if closing in rest and (not thought or thought.strip() in rest):
-            return rest, [] if thought else [_UNREASONED]
-        if thought:  # the template has cut what sampling would give
-            return thought.strip("\n") + opened.closing + rest.lstrip(), []
-        return opened.closing + rest.lstrip(), [_UNREASONED]
-
-    def _ended(self, rest: str, answer: Message) -> str:
-        """An answer up to and with the first end of turn after what it says and calls; the end is added if missing.
-
-        What some templates write after it (a newline, another end) belongs to what follows: the model stops at the
-        token and never has to predict it.
-        """
-        said = [self.shield.put(text) for text in (spoken_part(answer.content), *answer.called())]
-        blank, names = self.shield.blank(rest), [str(self.tokenizer.convert_ids_to_tokens(i)) for i in self.stop_ids]
-        called = [self.marks.call_end] if answer.calls and self.marks.call_end else []
-        for name in dict.fromkeys((self.turn_end, *called, *names)):
-            ends = [found.end() for found in re.finditer(re.escape(name), rest)]
-            whole = [at for at in ends if all(shows(blank[: at - len(name)], text) for text in said)]
-            if whole or (ends and name == self.turn_end):
-                return rest[: min(whole, default=ends[0])]
-        return rest + self.turn_end
+    def _probe(self, conversation: Conversation, ask: bool) -> str:
+        """As ``_write``; with a tool where the template refuses a conversation without any."""
+        try:
+            return self._write(conversation, ask)
+        except UserError:
+            if not conversation.tools:
+                with contextlib.suppress(UserError):
+                    return self._write(Conversation(conversation.messages, SOME_TOOL), ask)
+            raise
 
     def _write_parts(self, conversation: Conversation, ask: bool) -> str:
         self.as_parts = True
@@ -283,10 +240,14 @@ class ChatFormat:
         Raises:
             UserError: the template refuses the conversation.
         """
+        given = [call.arguments for message in conversation.messages for call in message.calls if call.as_text]
         try:
-            return self._rendered(conversation, ask)
+            text = self._rendered(conversation, ask)
+            if any(str(self.shield.put_all(_parsed(arguments))) in text for arguments in given if arguments[:1] == "{"):
+                return self._rendered(conversation, ask, arguments_as_text=True)  # it has written a Python object
+            return text
         except Exception as error:  # templates raise what they like
-            if any(call.as_text for message in conversation.messages for call in message.calls):
+            if given:
                 with contextlib.suppress(Exception):  # templates of arguments that are text
                     return self._rendered(conversation, ask, arguments_as_text=True)
             reason = " ".join(str(error).split())[:200]
@@ -317,12 +278,6 @@ class ChatFormat:
 
 
 _NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
-_UNREASONED = "answer without reasoning behind a prompt that opens it: the reasoning is closed empty"
-
-
-def _before(text: str, opening: str, closing: str) -> str:
-    """What a text thinks before a closing mark; what was sampled behind an opening one has none of its own."""
-    return text.lstrip().removeprefix(opening).partition(closing)[0] if closing in text else ""
 
 
 def _parsed(arguments: Any) -> Any:

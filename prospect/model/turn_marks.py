@@ -21,11 +21,13 @@ Write = Callable[[Conversation, bool], str]  # a conversation, whether it asks f
 _QUESTIONS = ("Firstquestion", "Secondquestion")
 _ANSWERS = ("Firstanswer", "Secondanswer")
 _THOUGHT = "Somethought"
-_THINK = r"([<\[][^<>\[\]\s]*(?:think|thought|reason)[^<>\[\]\s]*[>\]])\s*"
-_OPENED = re.compile(f"{_THINK}$", re.IGNORECASE)
-_CLOSED = re.compile(f"{_THINK}{_THINK}$", re.IGNORECASE)
+_OPENED = re.compile(r"([<\[][^<>\[\]\s]*(?:think|thought|reason)[^<>\[\]\s]*[>\]])\s*$", re.IGNORECASE)
 # Marks that belong into answers, also where a template spells them in its instructions (Phi-4 does).
 _IN_ANSWERS = re.compile("think|thought|reason|tool|call", re.IGNORECASE)
+_NO_ARGUMENTS = {"type": "object", "properties": {}}
+SOME_TOOL = json.dumps(
+    [{"type": "function", "function": {"name": "somecall", "description": "Some.", "parameters": _NO_ARGUMENTS}}]
+)
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 
@@ -127,9 +129,7 @@ def _around_system(write: Write, added: _Added, user: Message) -> list[str]:
 
 def _call(write: Write, user: Message) -> str:
     """What the template writes of an answer that calls a tool; nothing where it writes no calls."""
-    name = "somecall"
-    function = {"name": name, "description": name, "parameters": {"type": "object", "properties": {}}}
-    asked = Conversation((user,), json.dumps([{"type": "function", "function": function}]))
+    name, asked = "somecall", Conversation((user,), SOME_TOOL)
     with contextlib.suppress(UserError):
         whole = write(asked.then(Message("assistant", "", calls=(Call(name, id="abcde1234"),))), False)
         rest = _beyond(write(asked, True), whole)
@@ -193,12 +193,6 @@ def alike(one: Sequence[object], other: Sequence[object]) -> int:
     """How many items both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def closed_by(prompt: str) -> str | None:
-    """The mark that closes reasoning at the end of a prompt that opens it and leaves it empty."""
-    found = _CLOSED.search(prompt)
-    return None if found is None else found[2]
 
 
 def _opened(write: Write, user: Message, prompt: str) -> Reasoning | None:

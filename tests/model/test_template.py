@@ -9,6 +9,7 @@ import pytest
 from prospect.config.schema import Config
 from prospect.conversation import answered, asked
 from prospect.errors import UserError
+from prospect.model.answer_part import AnswerPart
 from prospect.model.shield import Shield
 from prospect.model.template import ChatFormat, install
 from tests.model.formats import TEMPLATES, chat, talk, tokenizer
@@ -62,7 +63,7 @@ def test_a_newline_after_the_end_of_turn_is_not_trained() -> None:
 
 
 def test_planted_newline_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch, ChatFormat._ended, "return rest[: min(whole, default=ends[0])]", "return rest")
+    plant(monkeypatch, AnswerPart.ended, "found = rest[: min(whole, default=ends[0])]", "found = rest")
     assert chat("chatml").render(TALK, BLUE).answer != "blue<|im_end|>"
 
 

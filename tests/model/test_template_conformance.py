@@ -23,9 +23,10 @@ from prospect.batch import Role
 from prospect.config.schema import TrainOn, Truncation
 from prospect.conversation import Call, Conversation, Message, answered, asked
 from prospect.errors import UnwrittenError, UserError
+from prospect.model.answer_part import AnswerPart
 from prospect.model.load import train_tokenizer
 from prospect.model.template import ChatFormat
-from prospect.model.turn_marks import TurnMarks, closed_by
+from prospect.model.turn_marks import TurnMarks
 from tests.model.formats import TEXTS, talk
 from tests.planted import plant
 
@@ -130,7 +131,7 @@ def test_what_is_trained_is_what_the_template_marks(name: str, case: str) -> Non
     if whole[: len(prompt)] != prompt:  # the prompt of sampling opens reasoning that the answered conversation lacks
         marked, ours = (str(words(name).decode(some)) for some in (whole[first:last], ids))
         assert ours.endswith(marked[marked.rfind(answer.content) :].rstrip() if answer.content else "")
-        assert answer.reasoning in ours or closed_by(chat.prompt(conversation))
+        assert answer.reasoning in ours or chat.marks.opened is None
         return
     ends = [i for i in range(first, last) if whole[i] in chat.stop_ids]
     if not ends:  # the template leaves a call open: the last mark that it writes ends it
@@ -171,10 +172,10 @@ def test_there_are_templates_to_judge() -> None:
 @pytest.mark.parametrize(
     ("function", "right", "wrong", "name"),
     [
-        (ChatFormat._ended, "return rest[: min(whole, default=ends[0])]", "return rest", "phi3_training"),
-        (ChatFormat._after, "return full[shared:]", "return full[shared + 1 :]", "deepseekv3_training"),
+        (AnswerPart.ended, "found = rest[: min(whole, default=ends[0])]", "found = rest", "phi3_training"),
+        (AnswerPart.apart, "full[shared:], answer", "full[shared + 1 :], answer", "deepseekv3_training"),
         (
-            ChatFormat._reasoned,
+            AnswerPart.reasoned,
             'thought.strip("\\n") + opened.closing + rest.lstrip()',
             "rest",
             "deepseek_r1_distill_training",
