@@ -17,7 +17,9 @@ from dataloaders import example
 from dataloaders.example import Drops, Example
 from dataloaders.sources import (
     alpacaeval,
+    columns,
     demo,
+    dialogue,
     files,
     hh,
     json_table,
@@ -34,7 +36,7 @@ from dataloaders.sources import (
 from dataloaders.sources.parts import open_parts
 from dataloaders.sources.rows import Hub
 from dataloaders.sources.source import Source
-from prospect import conversation
+from prospect import conversation, turns
 from prospect import demo as demo_rules
 from prospect.config.schema import DatasetConfig, Split
 from prospect.conversation import Message
@@ -65,12 +67,12 @@ SOURCES: Mapping[str, Source] = {
         splits={Split.test: "eval"},
     ),
     "mtbench": Source(mtbench.read, mtbench.REQUIRED, splits={Split.test: "question"}),
-    "files": Source(files.read, optional=files.COLUMNS),
+    "files": Source(files.read, optional=files.COLUMNS, rules=(columns, dialogue)),
     "demo": Source(demo.read, generate=demo_rules.rows, rules=(demo_rules,)),
 }
 
 # Modules that decide the examples of every source, beside the source's own: fingerprints follow their code.
-_SHARED = (conversation, example, json_table, parts, rows, source, spans, text_table)
+_SHARED = (conversation, example, json_table, parts, rows, source, spans, text_table, turns)
 
 
 def load_examples(name: str, config: DatasetConfig, split: Split, seed: int, drops: Drops) -> Iterator[Example]:

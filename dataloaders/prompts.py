@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from dataloaders import load_examples
 from dataloaders.example import Drops, Example
-from prospect.conversation import Conversation, Message
 from dataloaders.tokenization import prompt_key
 from prospect.config.schema import Config
+from prospect.conversation import Conversation, Message
 from prospect.errors import UserError
 
 

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Literal
 
 from dataloaders.example import Example
-from prospect.conversation import Conversation, Message, answered
 from prospect.batch import Role
+from prospect.conversation import Conversation, Message, answered
 
 
 class RecordKind(StrEnum):

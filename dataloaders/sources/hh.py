@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 
 from dataloaders.example import Drops, Example
-from prospect.conversation import Message
 from dataloaders.sources.rows import Row, Rows
 from dataloaders.sources.source import BadRow, answers, each_row, squeeze, text
 from prospect.config.schema import Split
+from prospect.conversation import Message
 
 _TURN = re.compile(r"\s*(Human:|Assistant:)\s+")
 _LAST_TURN = "\n\nAssistant: "

@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator, Mapping
 
 from dataloaders.example import Drops, Example
-from prospect.conversation import Message
 from dataloaders.sources.rows import Row, Rows
 from dataloaders.sources.source import BadRow, answers, sound, squeeze, text
 from prospect.config.schema import Split
+from prospect.conversation import Message
 
 REQUIRED = ("message_id", "parent_id", "text", "role", "lang", "rank")
 

@@ -160,9 +160,9 @@ def _with_columns(key: str, source: Source, config: DatasetConfig, rows: Rows) -
     for ours, theirs in config.columns.items():
         if ours not in known:
             raise UserError(f"{key}.columns.{ours}: {config.source} reads no such column{nearest(ours, known)}")
-        if theirs not in rows.found:
+        if theirs is not None and theirs not in rows.found:
             raise UserError(f"{key}.columns.{ours}: {rows.origin} has no column {theirs}; it has {_list(rows.found)}")
-    rows = rows.renamed(config.columns)
+    rows = replace(rows.renamed(config.columns), prefix=key)
     absent = [column for column in source.required if column not in rows.found]
     if absent:
         raise UserError(

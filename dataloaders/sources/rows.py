@@ -38,8 +38,10 @@ class Rows:
     table: Table
     origin: str  # the file or hub part, for people
     key: str  # changes with the content
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str | None] = field(default_factory=dict)  # None: no column of the table, whatever its name
     is_text: bool = False  # every cell is text, as in CSV
+    has_all_keys: bool = False  # Arrow's structs have all keys that any row has, null where a row has not
+    prefix: str = "datasets.<name>"  # of the data set's keys in the configuration, for advice
 
     def __len__(self) -> int:
         return len(self.table)
@@ -59,14 +61,21 @@ class Rows:
         """Where a row stands, for people: ``file:line`` where there are lines."""
         return self.table.place(index) if isinstance(self.table, Spans) else f"{self.origin} row {index + 1}"
 
-    def renamed(self, columns: Mapping[str, str]) -> Rows:
+    @property
+    def shadowed(self) -> tuple[str, ...]:
+        """Columns of the table whose names are given to others."""
+        named = {ours for ours, theirs in self.columns.items() if theirs not in (None, ours)}
+        there = dict.fromkeys(name for row in itertools.islice(self.table, 100) for name in row if name in named)
+        return tuple(name for name in there if name not in self.columns.values())
+
+    def renamed(self, columns: Mapping[str, str | None]) -> Rows:
         """The same rows with further columns under other names."""
         return replace(self, columns={**self.columns, **columns})
 
     def _renamed(self, row: Row) -> Row:
         if not self.columns:
             return row
-        mapped = {ours: row.get(theirs) for ours, theirs in self.columns.items()}
+        mapped = {ours: row.get(theirs) for ours, theirs in self.columns.items() if theirs is not None}
         return {**{name: value for name, value in row.items() if name not in self.columns.values()}, **mapped}
 
 
@@ -102,7 +111,8 @@ def read_local(file: Path) -> Rows:
         table = _columnar(file, suffix) if suffix in _COLUMNAR else JsonTable(file)
     if not len(table):
         raise UserError(f"{file}: holds no rows")
-    return Rows(table, str(file), content_key(file), is_text="sv" in suffix)
+    is_text = "sv" in suffix
+    return Rows(table, str(file), content_key(file), is_text=is_text, has_all_keys=suffix in _COLUMNAR and not is_text)
 
 
 _COLUMNAR = {".parquet": "parquet", ".arrow": "arrow", **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz"), "csv")}
@@ -161,7 +171,7 @@ def read_hub(hub: Hub, part: str, revision: str | None, key: str) -> Rows:
     with _hub_errors(hub.repo, key):
         table = datasets.load_dataset(**where, split=part)
     # The fingerprint of a freshly loaded set follows from repository, configuration, commit and part.
-    return Rows(table, f"{hub.repo} ({part})", table._fingerprint)
+    return Rows(table, f"{hub.repo} ({part})", table._fingerprint, has_all_keys=True)
 
 
 def hub_parts(hub: Hub, revision: str | None, key: str) -> Sequence[str]:

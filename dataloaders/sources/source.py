@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 from dataloaders.example import Drops, Example
-from prospect.conversation import Message, answered
 from dataloaders.sources.rows import Hub, Row, Rows
 from prospect.config.schema import Split
+from prospect.conversation import Message, answered
 from prospect.errors import UserError
 
 Reader = Callable[[Rows, Split, int, Drops], Iterator[Example]]  # rows, part, seed, drops

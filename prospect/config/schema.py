@@ -155,7 +155,7 @@ class DatasetConfig:
     revision: str | None = None
     weight: float = 1.0
     test_fraction: float = 0.1
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | None] = field(default_factory=dict)  # null: no column holds it
 
 
 @dataclass(slots=True)

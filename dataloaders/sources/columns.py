@@ -1,0 +1,298 @@
+"""What the columns of somebody's rows mean: by their usual names, or as ``datasets.<name>.columns`` says.
+
+A row is asked for meanings, and what is asked for counts as read; what else it holds is told. Two columns that hold one
+meaning are refused, unless they say the same or the user has said which.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dataloaders.sources.dialogue import Turns, opening, turns
+from dataloaders.sources.rows import Row, Rows
+from dataloaders.sources.source import BadRow
+from prospect.conversation import (
+    UnreadableError,
+    holds,
+    is_conversation,
+    read_stored,
+    read_tools,
+    unread_keys,
+    without_nulls,
+)
+from prospect.errors import UserError
+
+# Meaning -> usual names of its columns, without regard to case; `input` is the prompt where there is no other.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "instruction", "question", "query", "problem", "inputs", "user_prompt"),
+    "messages": ("messages", "conversations", "conversation"),
+    "input": ("input", "context"),
+    "system": ("system", "system_prompt", "system_message"),
+    "history": ("history",),
+    "tools": ("tools", "functions"),
+    "completion": ("completion", "output", "response", "answer", "solution", "targets"),
+    "chosen": ("chosen", "response_chosen", "chosen_response", "response_j"),
+    "rejected": ("rejected", "response_rejected", "rejected_response", "response_k"),
+    "output_A": ("output_a",),
+    "output_B": ("output_b",),
+    "label": ("label", "kto_tag"),
+    "score": ("score", "reward"),
+    "score_chosen": ("score_chosen",),
+    "score_rejected": ("score_rejected",),
+    "score_A": ("score_a", "reward_a"),
+    "score_B": ("score_b", "reward_b"),
+    "text": ("text",),
+}
+_SAID = ("prompt", "completion", "chosen", "rejected", "output_A", "output_B")  # text, or a conversation
+_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
+_FACTS = (  # columns of facts about a row: none of them can be its prompt
+    *("id", "idx", "index", "uuid", "hash", "source", "dataset", "from_dataset", "subset", "split", "category", "type"),
+    *("model", "generator", "lang", "language", "url", "date", "timestamp", "judge", "samples", "metadata", "meta"),
+)
+_FACT_ENDINGS = ("_id", "_model", "_score", "_rating", "_version", "_date", "_url", "_type", "_source")
+_VERDICTS = ("true", "false", "yes", "no", "good", "bad", "desirable", "undesirable", "chosen", "rejected", "like")
+_FIRST = 100  # rows that decide what a file's columns are
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of some rows, by what they mean."""
+
+    key: str  # datasets.<name>, for advice
+    columns: Mapping[str, tuple[str, ...]]  # meaning -> the columns that may hold it
+    mapped: Mapping[str, str | None]  # what the user has said: meaning -> column, None where no column has it
+    shadowed: tuple[str, ...]  # columns whose names a mapping has given to others
+    spelled: frozenset[str]  # meanings whose texts spell conversations
+    first: tuple[Row, ...]
+    unknown: tuple[str, ...]  # columns of text without a known meaning, of which one may be the prompt
+    opens_alike: bool  # each pair of texts begins with a word that both have
+    is_text: bool = False  # every cell is text, as in CSV
+
+    def has(self, meaning: str) -> bool:
+        """Whether any column holds it."""
+        return bool(self.columns.get(meaning))
+
+    def holds(self, row: Row, meaning: str) -> bool:
+        """Whether a row says something of it."""
+        return any(holds(row.get(column)) for column in self.columns.get(meaning, ()))
+
+    def name(self, meaning: str, column: str | None = None) -> str:
+        """How the file calls a column."""
+        there = self.columns.get(meaning) or (meaning,)
+        return self.mapped.get(meaning) or column or there[0]
+
+    def doubt(self, what: str, *columns: tuple[str, str]) -> UserError:
+        """The error that two columns, each given with its meaning, hold one thing."""
+        names = " and ".join(f"`{column}`" for _, column in columns)
+        keys = " or ".join(f"++{self.key}.columns.{meaning}={column}" for meaning, column in columns)
+        return UserError(f"{names} both hold {what}: {keys} decides")
+
+
+def layout(rows: Rows) -> Layout:
+    """The layout that the first hundred rows show."""
+    first = tuple(_pruned(row, rows) for row in itertools.islice(rows, _FIRST))
+    columns = _columns(first, rows.columns)
+    spelled = [meaning for meaning in _SAID if _spells([row.get(c) for row in first for c in columns[meaning]])]
+    known = set(itertools.chain.from_iterable(columns.values()))
+    texts = dict.fromkeys(name for row in first for name, value in row.items() if _is_said(value))
+    return Layout(
+        key=rows.prefix,
+        columns=columns,
+        mapped=rows.columns,
+        shadowed=rows.shadowed,
+        spelled=frozenset((*spelled, "messages", "history")),
+        first=first,
+        unknown=tuple(name for name in texts if name not in known and not _is_fact(name)),
+        opens_alike=_open_alike(first, columns["chosen"], columns["rejected"]),
+        is_text=rows.is_text,
+    )
+
+
+def _columns(first: Sequence[Row], mapped: Mapping[str, str | None]) -> dict[str, tuple[str, ...]]:
+    """The columns of each meaning: those that say something, else those that are there."""
+    found = {_folded(name): name for row in first for name, value in row.items() if holds(value)}
+    present = {_folded(name): name for row in first for name in row}
+    columns: dict[str, tuple[str, ...]] = {}
+    for meaning, names in NAMES.items():
+        if meaning in mapped:
+            columns[meaning] = () if mapped[meaning] is None else (meaning,)
+            continue
+        there = [found[name] for name in names if name in found] or [present[name] for name in names if name in present]
+        columns[meaning] = tuple(name for name in there if name not in mapped)
+    if not any(columns[meaning] for meaning in ("prompt", "messages", "history")) and "prompt" not in mapped:
+        columns["prompt"] = tuple(name for name in columns["input"] if _folded(name) == "input")
+        columns["input"] = tuple(name for name in columns["input"] if name not in columns["prompt"])
+    if "label" not in mapped:
+        values = [row.get(name) for row in first for name in columns["label"]]
+        columns["label"] = columns["label"] if any(map(_is_verdict, values)) else ()
+    return columns
+
+
+@dataclass(slots=True)
+class Given:
+    """One row, by meaning."""
+
+    layout: Layout
+    row: Row
+    notes: list[str] = field(default_factory=list)  # what of it is read otherwise than it stands, for people
+    keys: set[str] = field(default_factory=set)  # of messages, not read
+    _read: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, layout: Layout, rows: Rows, row: Row) -> Given:
+        """A row of these rows.
+
+        Raises:
+            BadRow: it holds images or sounds.
+        """
+        row = _pruned(row, rows)
+        for column, value in row.items():
+            if _folded(column) in _MEDIA and holds(value):
+                raise BadRow(f"has `{column}`: Prospect trains on text alone")
+        return cls(layout, row)
+
+    def holds(self, meaning: str) -> bool:
+        """Whether the row says something of it."""
+        return self.layout.holds(self.row, meaning)
+
+    def get(self, meaning: str) -> Any:
+        """What the row says of it; a text that spells a conversation as what it spells.
+
+        Raises:
+            UserError: two columns say it, and not the same.
+        """
+        there = self._there(meaning)
+        if any(_comparable(self.row[column]) != _comparable(self.row[there[0]]) for column in there):
+            raise self.layout.doubt(f"the {meaning}", *((meaning, column) for column in there[:2]))
+        self._read.update(there)
+        value = next((self.row[c] for c in there or self.layout.columns[meaning] if c in self.row), None)
+        if isinstance(value, str) and meaning in self.layout.spelled:
+            spelled = read_stored(value)
+            return value if spelled is None else spelled
+        return value
+
+    def name(self, meaning: str) -> str:
+        """How the file calls what the row says of it."""
+        return self.layout.name(meaning, next(iter(self._there(meaning)), None))
+
+    def turns(self, meaning: str, speaker: Literal["user", "assistant"] | None = None) -> Turns:
+        """The turns that the row says of it."""
+        value = self.get(meaning)
+        if isinstance(value, str) and meaning in self.layout.spelled:
+            speaker = None
+        found = turns(value, self.name(meaning), speaker)
+        if not isinstance(value, str):
+            self.keys.update(unread_keys(value))
+        elif _is_spelled(read_stored(value)):
+            self.note(f"`{self.name(meaning)}` spells messages, but not in each row: it is read as text")
+        return found
+
+    def tools(self) -> str:
+        """The tools on offer, as JSON text."""
+        try:
+            return read_tools(self.get("tools"))
+        except UnreadableError as reason:
+            raise BadRow(f"`{self.name('tools')}`: {reason}") from None
+
+    def skip(self, meaning: str) -> None:
+        """Leave out what was asked for: it is not read after all."""
+        self._read.difference_update(self.layout.columns[meaning])
+
+    def note(self, what: str) -> None:
+        """Say of the row that something of it is read otherwise than it stands."""
+        self.notes.append(what)
+
+    def unread(self) -> Iterable[str]:
+        """Columns that hold something nobody asked for."""
+        yield from (column for column, value in self.row.items() if column not in self._read and holds(value))
+        yield from self.layout.shadowed
+
+    def _there(self, meaning: str) -> list[str]:
+        return [column for column in self.layout.columns[meaning] if holds(self.row.get(column))]
+
+
+@dataclass(slots=True)
+class Unread:
+    """What rows hold that nobody reads, counted."""
+
+    columns: Counter[str] = field(default_factory=Counter)
+    keys: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    place: str = ""  # of the first row
+
+    def add(self, row: Given, place: str) -> None:
+        """Count one row."""
+        names = list(row.unread())
+        self.columns.update(names)
+        self.keys.update(row.keys)
+        if names or row.keys:
+            self.rows += 1
+            self.place = self.place or place
+
+    def line(self) -> str:
+        """All names with the number of rows that have them."""
+        kinds = (("column", self.columns), ("message key", self.keys))
+        parts = [
+            f"{kind}{'s' if len(names) > 1 else ''} {', '.join(f'`{name}` ({n})' for name, n in names.most_common())}"
+            for kind, names in kinds
+            if names
+        ]
+        return f"not read: {'; '.join(parts)}"
+
+
+def _pruned(row: Row, rows: Rows) -> Row:
+    return {name: without_nulls(value) for name, value in row.items()} if rows.has_all_keys else row
+
+
+def _folded(name: str) -> str:
+    return str(name).strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _comparable(value: object) -> object:
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+def _open_alike(first: Sequence[Row], chosen: Sequence[str], rejected: Sequence[str]) -> bool:
+    both = [(row.get(better), row.get(worse)) for row in first for better in chosen[:1] for worse in rejected[:1]]
+    texts = [(one, other) for one, other in both if isinstance(one, str) and isinstance(other, str) and one and other]
+    return bool(texts) and all(opening(one, other).strip() for one, other in texts)
+
+
+def _is_said(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_fact(name: str) -> bool:
+    return _folded(name) in _FACTS or _folded(name).endswith(_FACT_ENDINGS)
+
+
+def _is_verdict(value: object) -> bool:
+    """Whether a label is one: a number, true or false, or a word for these, which is then refused."""
+    return number(value) is not None or isinstance(value, bool) or _folded(str(value)) in _VERDICTS
+
+
+def number(value: object) -> float | None:
+    """The finite number that a cell is, or spells."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _spells(values: list[object]) -> bool:
+    """Whether all texts of a column spell conversations, in JSON or Python."""
+    said = [value for value in values if _is_said(value)]
+    return bool(said) and all(_is_spelled(read_stored(str(value))) for value in said)
+
+
+def _is_spelled(value: object) -> bool:
+    inner = value[0] if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list) else value
+    return is_conversation(inner)
