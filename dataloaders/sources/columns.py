@@ -20,6 +20,7 @@ from prospect.conversation import (
     UnreadableError,
     holds,
     is_conversation,
+    messages,
     read_stored,
     read_tools,
     unread_keys,
@@ -49,6 +50,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "text": ("text",),
 }
 _SAID = ("prompt", "completion", "chosen", "rejected", "output_A", "output_B")  # text, or a conversation
+_NO_PAIRS = ("input", "completion", "text")  # nothing of a pair, unless it is the prompt that was looked for
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _FACTS = (  # columns of facts about a row: none of them can be its prompt
     *("id", "idx", "index", "uuid", "hash", "source", "dataset", "from_dataset", "subset", "split", "category", "type"),
@@ -69,7 +71,7 @@ class Layout:
     shadowed: tuple[str, ...]  # columns whose names a mapping has given to others
     spelled: frozenset[str]  # meanings whose texts spell conversations
     first: tuple[Row, ...]
-    unknown: tuple[str, ...]  # columns of text without a known meaning, of which one may be the prompt
+    unknown: tuple[str, ...]  # columns of text that mean nothing beside a pair, of which one may be the prompt
     opens_alike: bool  # each pair of texts begins with a word that both have
     is_text: bool = False  # every cell is text, as in CSV
 
@@ -98,7 +100,7 @@ def layout(rows: Rows) -> Layout:
     first = tuple(_pruned(row, rows) for row in itertools.islice(rows, _FIRST))
     columns = _columns(first, rows.columns)
     spelled = [meaning for meaning in _SAID if _spells([row.get(c) for row in first for c in columns[meaning]])]
-    known = set(itertools.chain.from_iterable(columns.values()))
+    known = {column for meaning, there in columns.items() if meaning not in _NO_PAIRS for column in there}
     texts = dict.fromkeys(name for row in first for name, value in row.items() if _is_said(value))
     return Layout(
         key=rows.prefix,
@@ -127,7 +129,7 @@ def _columns(first: Sequence[Row], mapped: Mapping[str, str | None]) -> dict[str
     if not any(columns[meaning] for meaning in ("prompt", "messages", "history")) and "prompt" not in mapped:
         columns["prompt"] = tuple(name for name in columns["input"] if _folded(name) == "input")
         columns["input"] = tuple(name for name in columns["input"] if name not in columns["prompt"])
-    if "label" not in mapped:
+    if "label" not in mapped and not (columns["output_A"] and columns["output_B"]):
         values = [row.get(name) for row in first for name in columns["label"]]
         columns["label"] = columns["label"] if any(map(_is_verdict, values)) else ()
     return columns
@@ -167,7 +169,7 @@ class Given:
             UserError: two columns say it, and not the same.
         """
         there = self._there(meaning)
-        if any(_comparable(self.row[column]) != _comparable(self.row[there[0]]) for column in there):
+        if any(_comparable(self.row[column]) != _comparable(self.row[there[0]]) for column in there[1:]):
             raise self.layout.doubt(f"the {meaning}", *((meaning, column) for column in there[:2]))
         self._read.update(there)
         value = next((self.row[c] for c in there or self.layout.columns[meaning] if c in self.row), None)
@@ -197,7 +199,7 @@ class Given:
         try:
             return read_tools(self.get("tools"))
         except UnreadableError as reason:
-            raise BadRow(f"`{self.name('tools')}`: {reason}") from None
+            raise BadRow(str(reason)) from None
 
     def skip(self, meaning: str) -> None:
         """Leave out what was asked for: it is not read after all."""
@@ -254,7 +256,13 @@ def _folded(name: str) -> str:
 
 
 def _comparable(value: object) -> object:
-    return " ".join(value.split()) if isinstance(value, str) else value
+    """What two columns of one meaning are compared by: texts without regard to white space, messages to their form."""
+    if isinstance(value, str):
+        return " ".join(value.split())
+    try:
+        return tuple(messages(value)) if is_conversation(value) else value
+    except UnreadableError:
+        return value
 
 
 def _open_alike(first: Sequence[Row], chosen: Sequence[str], rejected: Sequence[str]) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
+import glob
 import gzip
 import hashlib
 import itertools
@@ -59,7 +61,9 @@ class Rows:
 
     def place(self, index: int) -> str:
         """Where a row stands, for people: ``file:line`` where there are lines."""
-        return self.table.place(index) if isinstance(self.table, Spans) else f"{self.origin} row {index + 1}"
+        if isinstance(self.table, Spans | _Joined):
+            return self.table.place(index)
+        return f"{self.origin} row {index + 1}"
 
     @property
     def shadowed(self) -> tuple[str, ...]:
@@ -77,6 +81,59 @@ class Rows:
             return row
         mapped = {ours: row.get(theirs) for ours, theirs in self.columns.items() if theirs is not None}
         return {**{name: value for name, value in row.items() if name not in self.columns.values()}, **mapped}
+
+
+class _Joined:
+    """Rows of several files as one table."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts, self.starts = parts, [0, *itertools.accumulate(map(len, parts))]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: int) -> Row:
+        part = bisect.bisect_right(self.starts, index) - 1
+        return self.parts[part][index - self.starts[part]]
+
+    def __iter__(self) -> Iterator[Row]:
+        return itertools.chain.from_iterable(self.parts)
+
+    def place(self, index: int) -> str:
+        part = bisect.bisect_right(self.starts, index) - 1
+        return self.parts[part].place(index - self.starts[part])
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Rows of several files, one after the other."""
+    key = hashlib.sha256(" ".join(part.key for part in parts).encode()).hexdigest()
+    text, keys = any(part.is_text for part in parts), any(part.has_all_keys for part in parts)
+    return Rows(_Joined(parts), ", ".join(part.origin for part in parts), key, is_text=text, has_all_keys=keys)
+
+
+def local_files(path: str | list[str], key: str) -> list[Path]:
+    """The files that the configuration's ``key`` names, in its order; those that fit one pattern by name.
+
+    Raises:
+        UserError: one of them cannot be read, or is named twice, or a pattern fits none.
+    """
+    files = [file for one in ([path] if isinstance(path, str) else path) for file in _fitting(one, key)]
+    if not files:
+        raise UserError(f"{key}: the list names no file")
+    for file, other in itertools.combinations(files, 2):
+        if file.resolve() == other.resolve():
+            raise UserError(f"{key}: names {file} twice; to see its rows more often: {key.rpartition('.')[0]}.weight")
+    return files
+
+
+def _fitting(path: str, key: str) -> list[Path]:
+    where = Path(path).expanduser()
+    if not glob.has_magic(path) or where.exists():
+        return [local_file(path, key)]
+    found = [name for name in sorted(glob.glob(str(where), recursive=True)) if Path(name).is_file()]
+    if not found:
+        raise UserError(f"{key}: no file fits {path}")
+    return [local_file(name, key) for name in found]
 
 
 def local_file(path: str, key: str) -> Path:

@@ -149,8 +149,8 @@ class DatasetConfig:
     """One data set: where its rows come from and how much of them a run sees."""
 
     source: str = "files"
-    path: str | None = None
-    test_path: str | None = None
+    path: str | list[str] | None = None  # files, patterns among them, or one repository on the hub
+    test_path: str | list[str] | None = None
     subset: str | None = None
     revision: str | None = None
     weight: float = 1.0
