@@ -89,13 +89,12 @@ def ordered(prompt: Turns) -> Turns:
 
 
 def before_answers(context: Turns, one: Turns, other: Turns) -> Turns | None:
-    """The turns before two answers, which both may repeat, or one of them alone; None where they differ."""
+    """The turns before two answers: both repeat them, or one of them does and the context ends likewise; else None."""
     if same(one, other):
         return merged(context, one)
     own = one or other
-    if (one and other) or not (holds_turns(own, context) or holds_turns(context, own)):
-        return None
-    return merged(context, own)
+    repeats = bool(context) and (same(own[-len(context) :], context) or same(context[-len(own) :], own))
+    return merged(context, own) if repeats and not (one and other) else None
 
 
 def answered(talk: Turns) -> tuple[Turns, Message, Turns]:

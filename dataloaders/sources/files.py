@@ -63,13 +63,13 @@ class _Reader:
 
 
 def _shape(rows: Rows, columns: Layout) -> Shape:
-    """The first shape of which a row has all columns; those that the user has named come first.
+    """The first shape of which a row has all columns; one whose answers the user has named comes first.
 
     Raises:
         UserError: there is none.
     """
     known = {meaning for meaning in NAMES if columns.has(meaning)}
-    named = {meaning for meaning, column in columns.mapped.items() if column is not None}
+    named = {meaning for meaning, column in columns.mapped.items() if column is not None} - {"prompt", "messages"}
     shapes = sorted((s for s in SHAPES if s.columns <= known), key=lambda s: -len(s.columns & named))
     for shape in shapes:
         if any(all(columns.holds(row, meaning) for meaning in shape.columns) for row in columns.first):

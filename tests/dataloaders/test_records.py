@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dataloaders.example import Example
-from prospect.conversation import Message
 from dataloaders.records import RecordKind, records
 from prospect.batch import Role
+from prospect.conversation import Message
 
 PROMPT = (Message("user", "q"),)
 PAIRED = Example("p", "d", PROMPT, ("a", "b", "c"), pairs=((0, 1), (2, 1)), imitate=2)
