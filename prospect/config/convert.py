@@ -88,7 +88,7 @@ def _one_of(parts: tuple[Any, ...], value: Any, key: str, problems: list[str]) -
     if lists and isinstance(value, list):
         return _value(lists[0], value, key, problems)
     (kind,) = (part for part in kinds if part not in lists)
-    if lists and not isinstance(value, str | int | float):
+    if lists and (isinstance(value, bool) or not isinstance(value, str | int | float)):
         raise Misfit(f"expected {_expected(kind)} or a list [...], not {_shown(value)}")
     if words and isinstance(value, str):
         raise Misfit(f"expected {_expected(kind)} or {', '.join(words)}, not {_shown(value)}")
