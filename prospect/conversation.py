@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,7 +40,7 @@ _SPEAKERS: Mapping[str, Speaker] = {
     **dict.fromkeys(("system", "developer"), "system"),  # OpenAI's newer name for the same turn
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "ai", "function_call", "tool_call"), "assistant"),
-    **dict.fromkeys(("tool", "function", "observation", "tool_response", "ipython"), "tool"),
+    **dict.fromkeys(("tool", "function", "observation", "tool_response", "function_response", "ipython"), "tool"),
 }
 _CALLERS = ("function_call", "tool_call")  # speakers whose text is a call, as JSON
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -161,7 +162,9 @@ def read_stored(text: str) -> object:
     except (ValueError, RecursionError):
         pass
     try:
-        return ast.literal_eval(text.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return None
 
@@ -209,7 +212,7 @@ def _listed(rows: object) -> list[Any]:
 
 def _speaker(row: Any) -> str:
     given = row.get("role", row.get("from")) if isinstance(row, Mapping) else None
-    return given.strip().lower() if isinstance(given, str) else ""
+    return given.strip().lower().replace("-", "_") if isinstance(given, str) else ""
 
 
 def _thought(row: Mapping[str, Any]) -> str:

@@ -280,8 +280,8 @@ def _is_fact(name: str) -> bool:
 
 
 def _is_verdict(value: object) -> bool:
-    """Whether a label is one: a number, true or false, or a word for these, which is then refused."""
-    return number(value) is not None or isinstance(value, bool) or _folded(str(value)) in _VERDICTS
+    """Whether a label speaks of good and bad: 1 and 0 or -1, true and false, or words for these (which are refused)."""
+    return isinstance(value, bool) or number(value) in (1, 0, -1) or _folded(str(value)) in _VERDICTS
 
 
 def number(value: object) -> float | None:

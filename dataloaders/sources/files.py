@@ -192,6 +192,9 @@ SHAPES = (
 def _conversation(row: Given) -> Turns:
     """Turns with the answer among them, in messages of their own or beside its prompt."""
     if not row.holds("completion"):
+        if not row.holds("messages"):  # says what is missing, or that it is empty
+            missing = "completion" if row.layout.has("completion") else "messages"
+            return _context(row, ()) + row.turns(missing, "assistant" if missing == "completion" else None)
         return _context(row, None)
     completion = row.turns("completion", "assistant")
     context = _context(row, completion)
@@ -211,16 +214,19 @@ def _context(row: Given, answer: Turns | None) -> Turns:
     own = row.turns("messages") if row.holds("messages") else ()
     if answer and own and own[-1].role == "assistant" and same(own[-1:], answer[-1:]):
         own = own[:-1]
-    talk = _beside(row, own, _asked(row), answer is None)
-    earlier: Turns = ()
-    if row.holds("history"):
-        history = row.get("history")
-        told = is_conversation(history)
-        earlier = turns(history, row.name("history"), None) if told else tuple(exchanges(history, row.name("history")))
-    system: Turns = ()
-    if row.holds("system"):
-        system = (Message("system", unicode(row.get("system"), f"`{row.name('system')}`")),)
-    return merged(system, earlier + talk) if talk or earlier else system
+    talk = _earlier(row) + _beside(row, own, _asked(row), answer is None)
+    if not row.holds("system"):
+        return talk
+    system = (Message("system", unicode(row.get("system"), f"`{row.name('system')}`")),)
+    return merged(system, talk) if talk else system
+
+
+def _earlier(row: Given) -> Turns:
+    """What a history tells: messages, or pairs of a question and its answer."""
+    if not row.holds("history"):
+        return ()
+    history = row.get("history")
+    return row.turns("history") if is_conversation(history) else tuple(exchanges(history, row.name("history")))
 
 
 def _asked(row: Given) -> Turns:

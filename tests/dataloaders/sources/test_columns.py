@@ -99,6 +99,7 @@ def test_null_says_that_no_column_means_it(load):
     "row",
     [
         {"messages": [USER, GOOD], "label": "math"},
+        {"messages": [USER, GOOD], "label": 7},
         {"instruction": Q, "output": A, "label": ["a"]},
         {"prompt": Q, **PAIR, "label": 4},
     ],

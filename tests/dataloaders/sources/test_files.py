@@ -211,6 +211,21 @@ def test_bad_rows_are_dropped_and_counted_with_their_place(load, tmp_path, row, 
     assert drops.places == {reason: [f"{tmp_path}/rows.jsonl:2"]}
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": Q, "completion": None}, "no `completion`"),
+        ({"prompt": Q, "completion": ""}, "empty answer"),
+        ({"prompt": Q, "completion": 42}, "`completion` is no list of messages, nor text"),
+        ({"completion": A}, "no prompt"),
+        ({"prompt": Q}, "no `completion`"),
+    ],
+)
+def test_rows_without_an_answer_say_what_is_missing(load, row, reason):
+    assert load("files", [SINGLES["TRL standard"], row])[1].reasons == {reason: 1}
+    assert load("files", [SINGLES["messages"], {"messages": None}])[1].reasons == {"no `messages`": 1}
+
+
 @pytest.mark.parametrize("label", ["true", "1", 2, None, 0.5])
 def test_a_doubtful_label_is_an_error_with_its_line(load, tmp_path, label):
     rows = [{**SINGLES["Alpaca"], "label": True}, {**SINGLES["Alpaca"], "label": label}]
