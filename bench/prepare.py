@@ -43,7 +43,7 @@ _AS_IT_STANDS = (
 def texts(example: Example) -> dict[str, str | bool]:
     """One row of bench/run.py's file. Answers lose outer white space, so that no token spans prompt and answer."""
     prompt = "".join(f"\n<|{turn.role}|>\n{turn.content}" for turn in example.prompt) + "\n<|assistant|>\n"
-    answers = [answer.strip() for answer in example.answers]
+    answers = [answer.content.strip() for answer in example.answers]
     if example.pairs:
         better, worse = example.pairs[0]
         return {"prompt": prompt, "chosen": answers[better], "rejected": answers[worse]}

@@ -79,6 +79,7 @@ def ask(wanted: Wanted) -> tuple[list[tuple[str, str]], str | None]:
     from prospect.checkpoint.origin import resolve
     from prospect.checkpoint.parents import files_hash
     from prospect.config.schema import Config, ModelConfig
+    from prospect.conversation import asked
     from prospect.model import template
     from prospect.model.load import Precision, load_model, load_tokenizer
     from prospect.model.template import ChatFormat
@@ -95,12 +96,12 @@ def ask(wanted: Wanted) -> tuple[list[tuple[str, str]], str | None]:
     model = load_model(config, origin, tokenizer, "sdpa")
     nn.Module.to(model, device, Precision.of(None, device).compute).eval()
     tasks = [
-        Task(question, k, tuple(chat.encode(chat.prompt([("user", question)]))))
+        Task(question, k, tuple(chat.encode(chat.prompt(asked(question)))))
         for question in wanted.questions
         for k in range(wanted.samples)
     ]
     settings = Settings(wanted.seed, wanted.temperature, 0.95, wanted.max_new_tokens, batch_size=32)
-    batches = list(sample(model, tokenizer, chat.stop_ids, tasks, settings))
+    batches = list(sample(model, chat, tasks, settings))
     found = {(task.prompt_id, task.sample): answer for batch in batches for task, answer in batch}
     whole = [(t.prompt_id, found[t.prompt_id, t.sample]) for t in tasks]
     answers = [(question, answer.text) for question, answer in whole if answer.finish == "stop"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from dataloaders.example import Example
 from prospect.turns import Message
@@ -25,7 +25,7 @@ class Repeats:
 
     def add(self, found: Example) -> tuple[str, str | None]:
         """(identity, what of it is a repetition). The second example with the same content has a numbered identity."""
-        digest = self._digest(found)
+        digest = self._digest(found, found.answers)
         self._seen[digest] += 1
         count = self._seen[digest]
         identity = digest.hex() + (f"-{count}" if count > 1 else "")
@@ -33,13 +33,13 @@ class Repeats:
             return identity, BOTH
         if count > 1:
             return identity, AGAIN
-        turned = found.pairs == ((0, 1),) and self._digest(replace(found, answers=found.answers[::-1])) in self._seen
+        turned = found.pairs == ((0, 1),) and self._digest(found, found.answers[::-1]) in self._seen
         return identity, TURNED if turned else None
 
-    def _digest(self, found: Example) -> bytes:
+    def _digest(self, found: Example, answers: tuple[Message, ...]) -> bytes:
         """Content hash of (data set, prompt, answers or text)."""
         prompt = [(turn.role, _said(turn)) for turn in found.prompt]
-        content: list[object] = [self.name, prompt, [*map(_said, found.answers)]]
+        content: list[object] = [self.name, prompt, [*map(_said, answers)]]
         content += [extra for extra in (found.text, found.tools or None) if extra is not None]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).digest()
 

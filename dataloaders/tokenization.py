@@ -61,11 +61,10 @@ class Tokenized:
     def fault(self) -> str | None:
         """Why nothing can be learned from the record, if so."""
         if not all(any(mask) for mask in self.masks):
-            return "no trained token is left after truncation"
+            return "records without a trained token after truncation"
         if len(self.answer_ids) == 2 and self.answer_ids[0] == self.answer_ids[1]:
-            return (
-                f"chosen equals rejected {'once both are cut' if self.answers_cut else 'as the template writes them'}"
-            )
+            how = "once both are cut" if self.answers_cut else "as the template writes them"
+            return f"pairs in which chosen equals rejected {how}"
         return None
 
     def row(self) -> dict[str, object]:

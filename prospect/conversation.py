@@ -45,7 +45,7 @@ _SPEAKERS: Mapping[str, Speaker] = {
 _CALLERS = ("function_call", "tool_call")  # speakers whose text is a call, as JSON
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _LEARNED = ("weight", "train", "loss")  # false: the turn is not trained
-_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
+_MEDIA = frozenset(("image", "images", "audio", "audios", "video", "videos"))
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA_PARTS = (*_MEDIA, "image_url", "input_image", "input_audio", "audio_url", "video_url", "file")
 _READ: Mapping[Speaker, frozenset[str]] = {  # keys of a turn, by its speaker, beside those that all have
@@ -109,8 +109,8 @@ def read_message(row: object) -> Message:
     """
     if not isinstance(row, Mapping):
         raise UnreadableError("holds something that is no message")
-    for key in _MEDIA:
-        if holds(row.get(key)):
+    for key in _MEDIA & row.keys():
+        if holds(row[key]):
             raise UnreadableError(f"has a turn with `{key}`: Prospect trains on text alone")
     given = _speaker(row)
     if given not in _SPEAKERS:

@@ -6,6 +6,7 @@ One type for all who read or write conversations: data sources, chat templates, 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -44,6 +45,10 @@ class Message:
         """Whether the turn neither says nor calls anything."""
         return not (self.content.strip() or self.calls)
 
+    def called(self) -> list[str]:
+        """Every text in its calls: names, and texts in arguments."""
+        return [text for call in self.calls for text in (call.name, *_texts(_parsed(call.arguments)))]
+
     def row(self) -> dict[str, Any]:
         """In OpenAI's form, with the keys that hold something."""
         row: dict[str, Any] = {"role": self.role, "content": self.content}
@@ -72,10 +77,18 @@ class Conversation:
         """All turns in OpenAI's form."""
         return [message.row() for message in self.messages]
 
+    def tool_rows(self) -> list[Any]:
+        """The tools in OpenAI's form."""
+        return list(json.loads(self.tools)) if self.tools else []
+
     def text(self) -> str:
-        """As a reader sees it: one plain user's turn as it is, else each with its speaker; calls, tools spelled out."""
-        if not self.tools and len(self.messages) == 1 and self.messages[0].is_plain:
-            return self.messages[0].content
+        """As a reader sees it: the tools, then each turn with its speaker and calls; one turn needs no speaker.
+
+        Judges are asked with this text, and what they said is kept under it: other words would be asked, and paid for,
+        again.
+        """
+        if not self.tools and len(self.messages) == 1:
+            return spoken(self.messages[0])
         turns = [f"TOOLS: {self.tools}"] if self.tools else []
         return "\n\n".join([*turns, *(f"{m.role.upper()}: {spoken(m)}" for m in self.messages)])
 
@@ -104,6 +117,15 @@ def _call_row(call: Call) -> dict[str, Any]:
     arguments = call.arguments if call.as_text else _parsed(call.arguments)
     row: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": arguments}}
     return {"id": call.id, **row} if call.id else row
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
 
 
 def _parsed(text: str) -> Any:

@@ -36,7 +36,7 @@ def _points() -> dict[str, tuple[Any, str]]:
     from trainers import loop
 
     return {
-        "tokenizing": (store, "tokenize"),
+        "tokenizing": (store, "trainable"),
         "storing reference values": (ReferenceStore, "put"),
         "starting": (Run, "start"),
         "evaluating": (loop, "evaluate"),

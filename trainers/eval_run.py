@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from dataloaders.prompts import Prompt, prompts
-from dataloaders.tokenization import turns
 from prospect.checkpoint.commit import write_text
 from prospect.checkpoint.run import Run
 from prospect.config.schema import Config, DatasetConfig, Mode, Split
@@ -130,7 +129,7 @@ def _answers(config: Config, world: World, file: Path) -> tuple[list[Sample], st
     if tasks:
         model = sampling_model(config, origin, text, world)
         with progress(f"sampling {config.exp_name}", len(tasks), "answers", show=world.is_main) as bar:
-            for batch in sample(model, text.tokenizer, text.chat.stop_ids, tasks, settings):
+            for batch in sample(model, text.chat, tasks, settings):
                 partial.add(_sample_of(everything[t.prompt_id, t.sample], t, answer, text) for t, answer in batch)
                 bar.advance(len(batch))
     world.barrier()
@@ -139,22 +138,22 @@ def _answers(config: Config, world: World, file: Path) -> tuple[list[Sample], st
 
 
 def _prompt_ids(config: Config, prompt: Prompt, text: Text) -> tuple[int, ...]:
-    ids = text.chat.encode(text.chat.prompt(turns(prompt.messages)))
+    ids = text.chat.encode(text.chat.prompt(prompt.conversation))
     return tuple(ids[-config.model.max_prompt_length :])
 
 
 def _sample_of(prompt: Prompt, task: Task, answer: Answer, text: Text) -> Sample:
     given = text.tokenizer.decode(list(task.prompt_ids), clean_up_tokenization_spaces=False)
     assert isinstance(given, str)
-    messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
     return Sample(
         prompt=given,
-        chosen=prompt.chosen,
+        chosen="" if prompt.chosen is None else text.chat.answer_text(prompt.conversation, prompt.chosen),
         policy=answer.text,
         prompt_id=prompt.id,
         sample=task.sample,
         dataset=prompt.dataset,
-        messages=messages,
+        messages=prompt.conversation.rows(),
         n_tokens=answer.n_tokens,
         finish=answer.finish,
+        tools=prompt.conversation.tool_rows(),
     )

@@ -76,7 +76,9 @@ def _train(config: Config, run: Run, world: World) -> int:
     start = origin_of(config)
     saved = folder / "policy" if folder is not None else None
     source = start if saved is None else Origin(saved, is_state_dict=False)
-    text = prepare_text(config, source, trainer.control_tokens)
+    text = prepare_text(config, source, trainer.control_tokens, world.from_main(run.chat_day()))
+    if world.is_main and text.chat.uses_date:
+        run.keep_chat_day(text.chat.day)
     data = trainer.prepare(prepare_data(config, trainer, text), world)
     policy = prepare_trained(config, start, saved, text, world, head=trainer.head)
     settle_sharing(policy, data)

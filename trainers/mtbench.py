@@ -19,8 +19,8 @@ from dataloaders.sources.mtbench import TEMPERATURES, Question, questions
 from dataloaders.sources.parts import open_parts
 from prospect.checkpoint.commit import write_text
 from prospect.config.schema import Config, DatasetConfig, Split
+from prospect.conversation import Conversation, Message, answered
 from prospect.logs import log, log_to
-from prospect.model.template import Turn
 from prospect.parallel import World
 from prospect.progress import progress
 from prospect.sampling.generate import Answer, Settings, Task, sample
@@ -43,12 +43,12 @@ class Chat:
         """Key of its answers."""
         return f"{self.question.id}/{self.choice}"
 
-    def turns(self, upto: int, done: Done) -> list[Turn]:
-        """The conversation so far, ending with the user's turn number ``upto``."""
-        found: list[Turn] = []
-        for number in range(upto):
-            found += [("user", self.question.turns[number]), ("assistant", done[self.id, number].policy)]
-        return [*found, ("user", self.question.turns[upto])]
+    def upto(self, last: int, done: Done) -> Conversation:
+        """The conversation so far, ending with the user's turn number ``last``."""
+        found: list[Message] = []
+        for number in range(last):
+            found += [Message("user", self.question.turns[number]), answered(done[self.id, number].policy)]
+        return Conversation((*found, Message("user", self.question.turns[last])))
 
 
 def answer_mtbench(config: Config, world: World) -> int:
@@ -96,9 +96,9 @@ def _converse(
             here = [chat for chat in chats if number < len(chat.question.turns)]
             for temperature, group in _by_temperature(config, [c for c in here if (c.id, number) not in done]):
                 settings = _settings(config, temperature)
-                by_id = {chat.id: chat.turns(number, done) for chat in group}
-                tasks = [Task(i, number, _ids(model, text, turns, settings)) for i, turns in by_id.items()]
-                for batch in sample(model, text.tokenizer, text.chat.stop_ids, tasks, settings):
+                by_id = {chat.id: chat.upto(number, done) for chat in group}
+                tasks = [Task(i, number, _ids(model, text, talk, settings)) for i, talk in by_id.items()]
+                for batch in sample(model, text.chat, tasks, settings):
                     partial.add(_sample(task, answer, by_id[task.prompt_id], text) for task, answer in batch)
                     bar.advance(len(batch))
 
@@ -118,22 +118,23 @@ def _settings(config: Config, temperature: float) -> Settings:
     return Settings(config.seed, temperature, config.top_p, longest, config.model.eval_batch_size)
 
 
-def _ids(model: PreTrainedModel, text: Text, turns: list[Turn], settings: Settings) -> tuple[int, ...]:
+def _ids(model: PreTrainedModel, text: Text, talk: Conversation, settings: Settings) -> tuple[int, ...]:
     """A conversation is cut, at its start, only where the model has no room for it and an answer."""
-    ids = text.chat.encode(text.chat.prompt(turns))
+    ids = text.chat.encode(text.chat.prompt(talk))
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = len(ids) if positions is None else max(1, positions - settings.max_new_tokens)
     if len(ids) > room:
-        log.warning("a conversation of %d tokens is cut to its last %d: %.40s…", len(ids), room, turns[0][1])
+        log.warning(
+            "a conversation of %d tokens is cut to its last %d: %.40s…", len(ids), room, talk.messages[0].content
+        )
     return tuple(ids[-room:])
 
 
-def _sample(task: Task, answer: Answer, turns: list[Turn], text: Text) -> Sample:
+def _sample(task: Task, answer: Answer, talk: Conversation, text: Text) -> Sample:
     given = text.tokenizer.decode(list(task.prompt_ids), clean_up_tokenization_spaces=False)
     assert isinstance(given, str)
-    messages = [{"role": role, "content": content} for role, content in turns]
     where = (task.prompt_id, task.sample, "mtbench")
-    return Sample(given, "", answer.text, *where, messages, answer.n_tokens, answer.finish)
+    return Sample(given, "", answer.text, *where, talk.rows(), answer.n_tokens, answer.finish)
 
 
 def _line(question: Question, config: Config, key: str, done: Done) -> dict[str, object]:

@@ -17,6 +17,7 @@ import torch
 from dataloaders.packing import Sequence, pack
 from prospect.batch import Role
 from prospect.config.schema import Config
+from prospect.conversation import answered, asked
 from prospect.errors import UserError
 from prospect.logs import log_to
 from prospect.model.load import origin_of
@@ -127,7 +128,7 @@ def greedy_answers(config: Config, policy: Policy, text: Text) -> dict[str, Answ
     settings = Settings(config.seed, 0.0, 1.0, longest, config.model.eval_batch_size)
     tasks = [Task(question, 0, tuple(_prompt_ids(config, text, question))) for question in dict.fromkeys(config.probes)]
     with policy.own_forward(), policy.precision():
-        batches = list(sample(policy.model, text.tokenizer, text.chat.stop_ids, tasks, settings))
+        batches = list(sample(policy.model, text.chat, tasks, settings))
     found = {task.prompt_id: answer for batch in batches for task, answer in batch}
     return {task.prompt_id: found[task.prompt_id] for task in tasks}
 
@@ -137,7 +138,7 @@ def answer_logps(config: Config, policy: Policy, text: Text, answers: Mapping[st
     """log π(answer | question) of each answer, as training would count it: with its end, where it came to one."""
     found = {}
     for question, answer in answers.items():
-        _, ids, _ = text.chat.encode_pair(text.chat.render([("user", question)], answer.text))
+        _, ids, _ = text.chat.encode_pair(text.chat.render(asked(question), answered(answer.text)))
         if answer.finish == "length":
             ids = ids[: len(ids) - len(text.chat.encode(text.chat.turn_end))]
         if not ids:
@@ -150,7 +151,7 @@ def answer_logps(config: Config, policy: Policy, text: Text, answers: Mapping[st
 
 
 def _prompt_ids(config: Config, text: Text, question: str) -> list[int]:
-    return text.chat.encode(text.chat.prompt([("user", question)]))[-config.model.max_prompt_length :]
+    return text.chat.encode(text.chat.prompt(asked(question)))[-config.model.max_prompt_length :]
 
 
 def _compared(question: str, before: str, after: str, change: float) -> dict[str, Any]:

@@ -19,15 +19,14 @@ from dataloaders import load_examples
 from dataloaders.example import Drops
 from dataloaders.loader import Data
 from dataloaders.records import Record, RecordKind, records
-from dataloaders.tokenization import turns
 from prospect.checkpoint.commit import file_hash
 from prospect.checkpoint.origin import resolve
 from prospect.config.schema import Split
+from prospect.conversation import Conversation
 from prospect.errors import UserError
 from prospect.logs import log
 from prospect.model.load import Precision
 from prospect.model.score import RewardModel
-from prospect.model.template import Turn
 from prospect.parallel import World
 from prospect.progress import progress
 from prospect.reference import ReferenceStore
@@ -78,12 +77,13 @@ def _wanted(data: Data, kind: RecordKind) -> Iterator[Record]:
                 yield from (record for record in records(example, kind) if record.id in names)
 
 
-def _conversation(record: Record) -> list[Turn]:
-    return [*turns(record.prompt), ("assistant", record.answers[0])]
+def _conversation(record: Record) -> Conversation:
+    return record.conversation.then(record.answers[0])
 
 
-def _key(conversation: list[Turn]) -> bytes:
-    return hashlib.blake2b(json.dumps(conversation).encode(), digest_size=16).digest()
+def _key(conversation: Conversation) -> bytes:
+    content = [conversation.rows(), conversation.tools]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).digest()
 
 
 def _digest(folder: Path) -> str:

@@ -48,7 +48,7 @@ def text_of(config: Config, origin: Origin | None) -> Text:
     latest = Run.of(config).folder / "LATEST"
     if origin is None and latest.is_dir():
         origin = Origin(latest, is_state_dict=False)
-    return prepare_text(config, origin, make_trainer(config).control_tokens)
+    return prepare_text(config, origin, make_trainer(config).control_tokens, Run.of(config).chat_day())
 
 
 def sampling_model(config: Config, origin: Origin | None, text: Text, world: World) -> PreTrainedModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from prospect.checkpoint.lineage import Base, base_of, located
 from prospect.checkpoint.origin import Origin, origin_at
 from prospect.checkpoint.run import Run
 from prospect.config.schema import Config
+from prospect.errors import UserError, nearest
 from prospect.logs import log
 from prospect.model import template
 from prospect.model.adapter import put_back, put_on, quantize
@@ -31,6 +33,7 @@ from prospect.model.load import (
     load_tokenizer,
     make_policy,
     origin_of,
+    own_stops,
     precision_of,
     weights_dtype_of,
 )
@@ -61,8 +64,13 @@ class Text:
     chat: ChatFormat
 
 
-def prepare_text(config: Config, origin: Origin | None, control: ControlTokens | None = None) -> Text:
-    """Load (or train) the tokenizer, add the trainer's control tokens, settle on the chat template; says which."""
+def prepare_text(
+    config: Config, origin: Origin | None, control: ControlTokens | None = None, day: date | None = None
+) -> Text:
+    """Load (or train) the tokenizer, add the trainer's control tokens, settle on the chat template; says which.
+
+    ``day`` is what a template that writes the date takes for today.
+    """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     tokenizer = load_tokenizer(config.model, origin, partial(own_tokenizer, config))
@@ -70,7 +78,15 @@ def prepare_text(config: Config, origin: Origin | None, control: ControlTokens |
         add_control_tokens(tokenizer, control)
     which = template.install(tokenizer, config)
     log.info("tokenizer: %d tokens, %s", len(tokenizer), which)
-    return Text(tokenizer, ChatFormat(tokenizer, control))
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    for name in config.chat_tokens_kept:
+        if name not in added:
+            raise UserError(f"chat_tokens_kept: {name} is no added token of the tokenizer{nearest(name, added)}")
+    stops = own_stops(config.model, origin, tokenizer)
+    chat = ChatFormat(tokenizer, control, config.chat_tokens_kept, stops, day)
+    if chat.uses_date:
+        log.info("chat template: writes the date; today is %s in all prompts of this run", chat.day)
+    return Text(tokenizer, chat)
 
 
 def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: bool = False) -> Data:
@@ -82,6 +98,8 @@ def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: 
     for kind, stores in kinds:
         for name, store in zip(stores.names, stores.stores, strict=True):
             log.info("data: %s (%s): %s", name, kind, store.report.line())
+            for remark in store.report.remarks():
+                log.warning("data: %s (%s): %s", name, kind, remark)
     if not evaluating:
         trainer.learn_counts(*data.kinds())
         shared = np.intersect1d(data.train.joined("prompt_keys"), data.evaluation.joined("prompt_keys"))

@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,10 @@ from dataloaders import load_examples
 from dataloaders.example import Drops
 from dataloaders.loader import no_record
 from dataloaders.packing import Sequence, sequences
-from dataloaders.records import Record, RecordKind, records
+from dataloaders.records import Record, RecordKind
 from dataloaders.store import Report
-from dataloaders.tokenization import Limits, Tokenized, tokenize, turns
-from prospect.batch import Role
+from dataloaders.tokenization import Limits, Tokenized, trainable
+from prospect.checkpoint.run import Run
 from prospect.config.schema import Config
 from prospect.logs import log_to
 from prospect.model.load import origin_of
@@ -37,7 +38,7 @@ def show_data(config: Config) -> int:
     """Write one JSON line a record to ``out`` and print counts, lengths and three examples; the exit code."""
     log_to(None, rank=0)
     trainer = make_trainer(config)
-    text = prepare_text(config, origin_of(config), trainer.control_tokens)
+    text = prepare_text(config, origin_of(config), trainer.control_tokens, Run.of(config).chat_day())
     limits = Limits.of(config)
     with ExitStack() as stack:
         out = stack.enter_context(Path(config.out).open("w", encoding="utf-8")) if config.out else None
@@ -45,7 +46,7 @@ def show_data(config: Config) -> int:
             seen = _Seen()
             bar = stack.enter_context(progress(f"reading {name} ({config.split})", None, "records"))
             for record, item in _records(config, name, trainer.records, text.chat, limits, seen.report):
-                seen.add(record, item)
+                seen.add(item)
                 bar.advance(1)
                 if out is not None:
                     out.write(json.dumps(_row(record, item, text.chat), ensure_ascii=False) + "\n")
@@ -63,27 +64,34 @@ def _records(
     drops = Drops()
     for example in load_examples(name, config.datasets[name], config.split, config.seed, drops):
         report.examples += 1
-        for record in records(example, kind):
-            for item in tokenize(record, chat, limits):
-                report.count(item)
-                yield record, item
-    report.rows_read, report.dropped = drops.rows_read, dict(drops.reasons)
+        for record, item in trainable(example, kind, chat, limits, drops):
+            report.count(item)
+            yield record, item
+    report.close(drops)
 
 
 def _row(record: Record, item: Tokenized, chat: ChatFormat) -> dict[str, Any]:
-    """A record as users read it: texts, then ids and the mask of trained tokens of each whole sequence."""
+    """A record as the model sees it: rendered texts, then ids and the mask of trained tokens of each whole sequence.
+
+    ``prompt`` is what comes before the first trained token. What follows it is trained to its end; where several turns
+    are trained, ``completion`` has the ones between as well, and ``mask`` says which tokens are trained.
+    """
+
+    def text(ids: Seq[int]) -> str:
+        return str(chat.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
     row: dict[str, Any] = {"id": item.id, "dataset": record.dataset}
     items = [(s, *s.arrays()) for s in sequences(item)]
     ids = [[int(i) for i in ids] for _, ids, _ in items]
     masks = [np.isin(np.arange(len(s)), trained).astype(int).tolist() for s, _, trained in items]
     if not record.prompt:  # a document, or a piece of one
-        return row | {"text": chat.tokenizer.decode(ids[0]), "ids": ids[0], "mask": masks[0]}
-    row |= {"prompt": chat.plain(chat.prompt(turns(record.prompt), record.roles[0] is Role.chosen))}
+        return row | {"text": text(ids[0]), "ids": ids[0], "mask": masks[0]}
+    row |= {"prompt": text(item.prompt_ids)}
     if len(record.answers) == 2:
-        row |= {"chosen": record.answers[0], "rejected": record.answers[1]}
+        row |= {"chosen": text(item.answer_ids[0]), "rejected": text(item.answer_ids[1])}
         row |= {"chosen_ids": ids[0], "chosen_mask": masks[0], "rejected_ids": ids[1], "rejected_mask": masks[1]}
         return row
-    row |= {"completion": record.answers[0], "label": item.roles[0] == 0}
+    row |= {"completion": text(item.answer_ids[0]), "label": item.roles[0] == 0}
     return row | {"ids": ids[0], "mask": masks[0]}
 
 
@@ -98,7 +106,7 @@ class _Seen:
     undesirable: int = 0
     first: list[Tokenized] = field(default_factory=list)
 
-    def add(self, record: Record, item: Tokenized) -> None:
+    def add(self, item: Tokenized) -> None:
         self.prompts.append(len(item.prompt_ids))
         self.answers.extend(len(ids) for ids in item.answer_ids)
         self.desirable += item.roles.count(0)
@@ -108,6 +116,8 @@ class _Seen:
 
     def show(self, name: str, chat: ChatFormat) -> None:
         print(f"\n{name}: {self.report.line()}")
+        for remark in self.report.remarks():
+            print(f"  {remark}")
         if any(self.prompts):
             print(f"  {self.desirable} chosen or desirable answers, {self.undesirable} rejected or undesirable")
         for what, lengths in (("prompt", self.prompts), ("answer", self.answers)):

@@ -5,6 +5,7 @@
   manifest.json    parents and their hashes, code, packages, data, seeds; when it started and finished
   metrics.jsonl    one line a log step
   log/             one file a process
+  chat_date.txt    the day that prompts name, where the chat template writes the date
   checkpoints/     resume state
   LATEST/ BEST/    the policy as a Hugging Face folder: the newest, and the one of the best evaluation
 """
@@ -15,7 +16,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from prospect.config import first_difference, load_run_config, save_config
 from prospect.config.schema import Config, LossConfig
 from prospect.errors import UserError
 from prospect.locks import claimed
+
+_DAY = "chat_date.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,15 @@ class Run:
             else:
                 save_config(config, stored)
             yield
+
+    def chat_day(self) -> date:
+        """What a chat template that writes the date takes for today: the day that the run has kept, else today."""
+        file = self.folder / _DAY
+        return date.fromisoformat(file.read_text().strip()) if file.is_file() else date.today()
+
+    def keep_chat_day(self, day: date) -> None:
+        """Keep the day, so that training that continues and sampling on later days write the same prompts."""
+        write_text(self.folder / _DAY, f"{day.isoformat()}\n")
 
     def export(self, checkpoint: Path, name: str) -> None:
         """Publish a checkpoint's policy as the folder ``name``; shares its bytes where the file system can."""

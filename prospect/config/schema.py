@@ -224,6 +224,7 @@ class Config:
     probes: list[str] = field(default_factory=list)
 
     chat_template: str = "auto"
+    chat_tokens_kept: list[str] = field(default_factory=list)
     human_prefix: str = "\n<|user|>\n"
     human_suffix: str = ""
     assistant_prefix: str = "\n<|assistant|>\n"

@@ -7,15 +7,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from prospect.conversation import Conversation, Message, answered, asked, spoken
 from prospect.errors import UserError, nearest
-from prospect.judge.samples import read_samples
+from prospect.judge.samples import is_messages, read_samples, said, sendable
 
-Turns = tuple[tuple[str, str], ...]  # (role, content)
 _ALIASES = {"policy": "output", "prompt": "instruction"}  # our columns → AlpacaEval's
+_PROMPTS = ("messages", "conversations", "prompt", "instruction")  # columns of a conversation, the best first
 _HUMAN, _ASSISTANT = "\n<|user|>\n", "\n<|assistant|>\n"  # marks of prompts that were written down without messages
 
 
@@ -24,7 +25,12 @@ class Sampled:
     """One answer; ``name`` says where it comes from: run, column and sample."""
 
     name: str
-    text: str
+    said: Message
+
+    @property
+    def text(self) -> str:
+        """As a judge reads it."""
+        return spoken(self.said)
 
 
 @dataclass(slots=True)
@@ -32,17 +38,27 @@ class Group:
     """A conversation and everything that was answered to it."""
 
     prompt_id: str
-    turns: Turns
+    turns: Conversation
     dataset: str
     reference: str
     answers: list[Sampled] = field(default_factory=list)
 
     @property
     def conversation(self) -> str:
-        """As a judge reads it: one turn needs no name before it."""
-        if len(self.turns) == 1:
-            return self.turns[0][1]
-        return "\n\n".join(f"{role.upper()}: {content}" for role, content in self.turns)
+        """As a judge reads it."""
+        return self.turns.text()
+
+
+def identity(talk: Conversation) -> tuple[tuple[str, ...], ...]:
+    """What tells a conversation from others: (role, content) of each turn, and after it whatever else a turn holds, and
+    the tools. Whether a turn is trained is none of it."""
+    turns = tuple(_told(replace(message, trained=True)) for message in talk.messages)
+    return (*turns, ("tools", talk.tools)) if talk.tools else turns
+
+
+def _told(message: Message) -> tuple[str, ...]:
+    told = (message.role, message.content)
+    return told if message.is_plain else (*told, json.dumps(message.row()))
 
 
 def gather(files: Sequence[Path], columns: Sequence[str]) -> tuple[list[Group], Counter[str]]:
@@ -59,15 +75,15 @@ def gather(files: Sequence[Path], columns: Sequence[str]) -> tuple[list[Group], 
         run, numbers = str(config.get("exp_name") or file.stem), Counter[str]()
         for number, row in enumerate(rows, 1):
             turns = _turns(file, number, row, config)
-            key = hashlib.sha256(json.dumps(turns).encode()).hexdigest()
+            key = hashlib.sha256(json.dumps(identity(turns)).encode()).hexdigest()
             dataset = str(row.get("category") or row.get("dataset") or "")
             group = groups.setdefault(key, Group(key, turns, dataset, str(row.get("reference") or "")))
             index = row.get("sample", row.get("sample_id"))
             index = index if isinstance(index, int) else numbers[key]
             numbers[key] += 1
             for column, given in names.items():
-                text = _text(file, number, column, row.get(column))
-                left_out.update(_add(group, Sampled(f"{run}/{given}/{index}", text)))
+                answer = _answer(file, number, column, row.get(column))
+                left_out.update(_add(group, Sampled(f"{run}/{given}/{index}", answer)))
     return list(groups.values()), left_out
 
 
@@ -89,33 +105,48 @@ def _column(file: Path, row: Mapping[str, Any], wanted: str) -> str:
     raise UserError(f"{file}: no column `{wanted}` (-ck){nearest(wanted, known)}; it has {', '.join(known)}")
 
 
-def _turns(file: Path, number: int, row: Mapping[str, Any], config: Mapping[str, Any]) -> Turns:
-    """The conversation as chat turns: its messages, or its text, parted at the marks of the run's template."""
-    given = row.get("messages") or row.get("prompt") or row.get("instruction")
-    if isinstance(given, list) and all(isinstance(turn, dict) for turn in given):
-        found = [(str(turn.get("role", "")), _text(file, number, "messages", turn.get("content"))) for turn in given]
-    else:
-        text = _text(file, number, "prompt", given)
-        found = _parted(
-            text, str(config.get("human_prefix") or _HUMAN), str(config.get("assistant_prefix") or _ASSISTANT)
-        )
-    if not found or found[-1][0] != "user" or not found[-1][1].strip():
-        raise UserError(f"{file}: row {number}: the conversation does not end with a user's turn")
-    return tuple(found)
+def _turns(file: Path, number: int, row: Mapping[str, Any], config: Mapping[str, Any]) -> Conversation:
+    """The conversation: its messages, or its text, parted at the marks of the run's template."""
+    column = next((name for name in _PROMPTS if row.get(name)), "prompt")
+    given = row.get(column)
+    if not is_messages(given):
+        text = _text(file, number, column, given)
+        human, assistant = str(config.get("human_prefix") or _HUMAN), str(config.get("assistant_prefix") or _ASSISTANT)
+        given = [message.row() for message in _parted(text, human, assistant)]
+    found = said(_place(file, number, column), given, row.get("tools"))
+    last = found.messages[-1]
+    if last.role not in ("user", "tool") or (last.role == "user" and last.is_empty):
+        raise UserError(f"{file}: row {number}: the conversation does not end with a user's or a tool's turn")
+    return found
 
 
-def _parted(text: str, human: str, assistant: str) -> list[tuple[str, str]]:
+def _parted(text: str, human: str, assistant: str) -> list[Message]:
     if not text.startswith(human):
-        return [("user", text)]
+        return [*asked(text).messages]
     parts = re.split(f"({re.escape(human)}|{re.escape(assistant)})", text)[1:]
     turns = [
-        ("user" if mark == human else "assistant", said) for mark, said in zip(parts[::2], parts[1::2], strict=True)
+        Message("user" if mark == human else "assistant", words)
+        for mark, words in zip(parts[::2], parts[1::2], strict=True)
     ]
-    return turns[:-1] if turns[-1] == ("assistant", "") else turns
+    return turns[:-1] if turns[-1] == answered("") else turns
+
+
+def _answer(file: Path, number: int, column: str, value: Any) -> Message:
+    """A text, or one message of the assistant, with its calls."""
+    if not is_messages(value):
+        return answered(_text(file, number, column, value))
+    found = said(_place(file, number, column), value).messages
+    if len(found) != 1 or found[0].role != "assistant":
+        raise UserError(f"{_place(file, number, column)} is not one turn of the assistant")
+    return found[0]
 
 
 def _text(file: Path, number: int, column: str, value: Any) -> str:
-    """A cell as text that can be sent: lone surrogates become a replacement character."""
+    """A cell as text that can be sent."""
     if not isinstance(value, str):
-        raise UserError(f"{file}: row {number}: `{column}` is {json.dumps(value)[:40]}, not a text")
-    return value.encode("utf-8", "replace").decode("utf-8")
+        raise UserError(f"{_place(file, number, column)} is {json.dumps(value)[:40]}, not a text")
+    return str(sendable(value))
+
+
+def _place(file: Path, number: int, column: str) -> str:
+    return f"{file}: row {number}: `{column}`"

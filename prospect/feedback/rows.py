@@ -1,11 +1,15 @@
-"""From scored answers to rows of feedback in the shapes that the source ``files`` tells apart by their columns."""
+"""From scored answers to rows of feedback in the shapes that the source ``files`` tells apart by their columns.
+
+They are TRL's conversational shapes: prompt, chosen, rejected and completion are lists of messages. ``tools`` is JSON
+text, and only where a prompt has tools: as lists, descriptions of different tools would be rows of different schemas.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +17,7 @@ from prospect.feedback.answers import Group, Sampled
 from prospect.feedback.options import Choice, Kind
 
 Row = dict[str, Any]
+_MESSAGES = ("prompt", "chosen", "rejected", "completion")  # columns that hold them
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,21 @@ def rows(scores: Scores, kind: Kind, choice: Choice, threshold: float | str, see
     line = _line(scores, threshold) if kind is Kind.binary else None
     for group, some in scores:
         for scored in some:
-            row = _start(group, scored) | {"completion": scored.answer.text, "score": scored.score}
+            row = _start(group, scored) | {"completion": _turn(scored), "score": scored.score}
             yield row if line is None else row | {"label": scored.score >= line, "threshold": line}
+
+
+def widest_first(found: Iterable[Row]) -> list[Row]:
+    """Rows that have most columns and keys of messages first, equal ones in their order.
+
+    ``datasets`` takes the schema from the first 10 MB of a file, and refuses a key that appears only later.
+    """
+    return sorted(found, key=lambda row: -len(_keys(row)))
+
+
+def _keys(row: Row) -> set[tuple[str, str]]:
+    inner = {(column, key) for column in _MESSAGES if column in row for message in row[column] for key in message}
+    return inner | {(column, "") for column in row}
 
 
 def _line(scores: Scores, threshold: float | str) -> float:
@@ -77,14 +95,18 @@ def _draw(seed: int, group: Group, pair: tuple[Scored, Scored]) -> bytes:
 def _pair_row(group: Group, pair: tuple[Scored, Scored]) -> Row:
     better, worse = pair
     return _start(group, better, worse) | {
-        "chosen": better.answer.text,
-        "rejected": worse.answer.text,
+        "chosen": _turn(better),
+        "rejected": _turn(worse),
         "score_chosen": better.score,
         "score_rejected": worse.score,
     }
 
 
 def _start(group: Group, *scored: Scored) -> Row:
-    prompt: list[Mapping[str, str]] = [{"role": role, "content": content} for role, content in group.turns]
+    asked: Row = {"prompt": group.turns.rows()} | ({"tools": group.turns.tools} if group.turns.tools else {})
     samples = [one.answer.name for one in scored]
-    return {"prompt": prompt, "prompt_id": group.prompt_id, "samples": samples, "from_dataset": group.dataset}
+    return asked | {"prompt_id": group.prompt_id, "samples": samples, "from_dataset": group.dataset}
+
+
+def _turn(scored: Scored) -> list[Row]:
+    return [scored.answer.said.row()]

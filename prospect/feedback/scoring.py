@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from prospect.feedback.answers import Group
+from prospect.feedback.answers import Group, Sampled, identity
 from prospect.judge.calls import Patience
 from prospect.judge.games import Game, Judgment, outcomes, schedule
 from prospect.judge.judges import Answered, Grades, estimate, grade, judge, prompt_of
@@ -50,7 +50,7 @@ def score(asking: Asking, groups: Sequence[Group], patience: Patience = Patience
         session = judge(asking, _games(groups), patience)
         scores = _against_each_other(groups, session.judgments)
         return Verdicts(scores, session.judge, session.endpoint, session.answered_as, mark, session.warnings)
-    items = [_item(group, answer.text) for group in groups for answer in group.answers]
+    items = [_item(group, answer) for group in groups for answer in group.answers]
     rewarded = (asking.judge or "").startswith("rm:")
     grades = _kept(asking, items, patience) if rewarded else grade(asking, items, patience)
     left = iter(grades.scores)
@@ -89,14 +89,14 @@ def _against_each_other(groups: Sequence[Group], judgments: Sequence[Judgment]) 
     return scores
 
 
-def _item(group: Group, text: str) -> Answered:
-    return Answered(group.conversation, text, group.reference, group.turns)
+def _item(group: Group, answer: Sampled) -> Answered:
+    return Answered(group.conversation, answer.said, group.reference, group.turns)
 
 
 def _kept(asking: Asking, items: Sequence[Answered], patience: Patience) -> Grades:
     """A reward model's scores, those of earlier runs from the ledger."""
     model = _fingerprint(Path((asking.judge or "").removeprefix("rm:")))
-    names = {item: f"score {model} {_digest(repr((item.turns or item.conversation, item.answer)))}" for item in items}
+    names = {item: f"score {model} {_digest(_named(item))}" for item in items}
     with Ledger(asking.cache) as ledger:
         known = {item: float(said) for item, name in names.items() if (said := ledger.recall(name)) is not None}
         missing = [item for item in names if item not in known]
@@ -108,6 +108,12 @@ def _kept(asking: Asking, items: Sequence[Answered], patience: Patience) -> Grad
             ledger.together([partial(ledger.remember, names[item], repr(found)) for item, found in new.items()])
             known |= new
     return replace(grades, scores=[known.get(item) for item in items], reasons=[""] * len(items))
+
+
+def _named(item: Answered) -> str:
+    """What a stored score is kept under: other words would have every answer scored again."""
+    asked = identity(item.turns) if item.turns else item.conversation
+    return repr((asked, item.text if item.answer.is_plain else item.answer.row()))
 
 
 def _fingerprint(folder: Path) -> str:

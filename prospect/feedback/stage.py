@@ -71,7 +71,7 @@ def _conclude(options: Labelling, groups: Sequence[Group], verdicts: Verdicts) -
     total, found = sum(map(len, verdicts.scores)), sum(len(some) for _, some in scores)
     origin = _provenance(options, verdicts)
     made = feedback.rows(scores, options.kind, options.choice, options.threshold, options.asking.seed) if found else ()
-    lines = [json.dumps(row | origin, allow_nan=False) for row in made]
+    lines = [json.dumps(row | origin, allow_nan=False) for row in feedback.widest_first(made)]
     try:
         write_text(options.out, "".join(f"{line}\n" for line in lines))
     except OSError as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from prospect import demo
+from prospect.conversation import Conversation, Message, answered, spoken
 from prospect.errors import UserError
 from prospect.judge.calls import Patience
 from prospect.judge.games import Game, Judgment, Status
@@ -19,6 +20,7 @@ from prospect.judge.options import Asking
 from prospect.judge.prompt import LABEL_SETS, Form, JudgePrompt, load_prompt
 from prospect.judge.reply import refuses
 from prospect.judge.rubric import decide, read_one, read_pair
+from prospect.judge.samples import Pair
 from prospect.judge.systemone import read_decision
 from prospect.judge.verdict import Reading, read_text, read_weights
 
@@ -39,12 +41,17 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer with all that a grader sees; ``turns``: the conversation as (role, content), for reward models."""
+    """An answer with all that a grader sees; ``turns``: the conversation as messages, for reward models."""
 
     conversation: str
-    answer: str
+    answer: Message
     reference: str = ""
-    turns: tuple[tuple[str, str], ...] = ()
+    turns: Conversation | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer as a reader sees it."""
+        return spoken(self.answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ def grade(asking: Asking, items: Sequence[Answered], patience: Patience = _QUICK
     name = asking.judge or ""
     if name in OFFLINE:
         score = OFFLINE[name](asking.seed)
-        return Grades(name, [score(item.conversation, item.answer) for item in items], [""] * len(items))
+        return Grades(name, [score(item.conversation, item.text) for item in items], [""] * len(items))
     if name.startswith("rm:"):
         from prospect.judge.local import reward
 
@@ -133,7 +140,7 @@ def grade(asking: Asking, items: Sequence[Answered], patience: Patience = _QUICK
     scores, reasons = [], []
     for item, answer in zip(items, found.answers, strict=True):
         text = answer.reply.text if answer.reply and not answer.reply.fault else ""
-        scores.append(read_one(text, prompt, (item.conversation, item.answer)) if text else None)
+        scores.append(read_one(text, prompt, (item.conversation, item.text)) if text else None)
         reasons.append("" if scores[-1] is not None else _why(answer)[1])
     return Grades(found.model, scores, reasons, asking.base_url, found.answered_as, found.spent, found.warnings)
 
@@ -226,7 +233,7 @@ def _write(asking: Asking, prompt: JudgePrompt, games: Sequence[Game]) -> Write:
 def _write_single(asking: Asking, prompt: JudgePrompt, items: Sequence[Answered]) -> Write:
     def questions(salt: bytes) -> list[Question]:
         return [
-            Question(prompt.messages(salt, item.conversation, item.answer, reference=item.reference), prompt.labels)
+            Question(prompt.messages(salt, item.conversation, item.text, reference=item.reference), prompt.labels)
             for item in items
         ]
 
@@ -236,12 +243,11 @@ def _write_single(asking: Asking, prompt: JudgePrompt, items: Sequence[Answered]
 def _items(asking: Asking, games: Sequence[Game]) -> list[Answered]:
     """Both answers of every game, once each."""
     pairs = dict.fromkeys(game.pair for game in games)
-    found = [
-        Answered(pair.conversation, answer, pair.reference, pair.turns)
-        for pair in pairs
-        for answer in (pair.candidate, pair.baseline)
-    ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(_item(pair, answer) for pair in pairs for answer in (pair.candidate, pair.baseline)))
+
+
+def _item(pair: Pair, answer: str) -> Answered:
+    return Answered(pair.conversation, answered(answer), pair.reference, pair.turns)
 
 
 def _by_grades(asking: Asking, prompt: JudgePrompt | None, games: Sequence[Game], patience: Patience) -> Session:
@@ -252,9 +258,7 @@ def _by_grades(asking: Asking, prompt: JudgePrompt | None, games: Sequence[Game]
     margin = prompt.tie_within if prompt else 0.0
     judgments = []
     for game in games:
-        pair = game.pair
-        of = [known[Answered(pair.conversation, answer, pair.reference, pair.turns)] for answer in game.shown]
-        (first, why), (second, why_too) = of
+        (first, why), (second, why_too) = (known[_item(game.pair, answer)] for answer in game.shown)
         if first is None or second is None:
             status = Status.failed if grades.spent.tally.answered < grades.spent.games else Status.unparsed
             judgments.append(Judgment(game, None, reason=why or why_too, status=status))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from prospect.conversation import asked
 from prospect.errors import UserError
 from prospect.judge.games import Game, Judgment, Status
 from prospect.judge.options import Asking
@@ -38,8 +39,7 @@ def reward(asking: Asking, items: Sequence[Answered]) -> list[float | None]:
     with progress(f"judging with {asking.judge}", len(items), "answers") as bar:
         for start in range(0, len(items), 64):
             some = items[start : start + 64]
-            talks = [[*(item.turns or (("user", item.conversation),)), ("assistant", item.answer)] for item in some]
-            found += model.scores(talks)
+            found += model.scores([(item.turns or asked(item.conversation)).then(item.answer) for item in some])
             bar.advance(len(some))
     return found
 

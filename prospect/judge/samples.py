@@ -11,10 +11,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from prospect.conversation import Conversation, UnreadableError, asked, read
 from prospect.errors import UserError, nearest
 from prospect.judge.options import Options
 from prospect.judge.readers import text_of
@@ -26,9 +27,9 @@ _Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to one prompt. ``prompt_id`` is the prompt's hash: pairs that share it are one cluster. Where the
-    file says so: ``dataset`` (or category) is where the prompt comes from, ``reference`` an answer known to be right,
-    ``turns`` the conversation as (role, content)."""
+    """Two answers to one prompt. ``prompt_id`` is the prompt's hash: pairs that share it are one cluster;
+    ``conversation`` is what a judge reads of it. Where the file says so: ``dataset`` (or category) is where the prompt
+    comes from, ``reference`` an answer known to be right, ``turns`` the conversation as messages."""
 
     prompt_id: str
     sample: int
@@ -37,7 +38,7 @@ class Pair:
     baseline: str
     dataset: str = ""
     reference: str = ""
-    turns: tuple[tuple[str, str], ...] = ()
+    turns: Conversation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,19 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class _Prompt:
+    """What a row asks: the fields that its pairs share."""
+
+    conversation: str
+    dataset: str
+    reference: str
+    turns: Conversation | None
+
+    def pair(self, key: tuple[str, int], candidate: str, baseline: str) -> Pair:
+        return Pair(*key, self.conversation, candidate, baseline, self.dataset, self.reference, self.turns)
+
+
+@dataclass(frozen=True, slots=True)
 class _File:
     """A samples file as read."""
 
@@ -85,13 +99,39 @@ class _File:
         )
 
     def text(self, number: int, column: str) -> str:
-        """A cell as text that can be sent: lone surrogates become a replacement character."""
+        """A cell as text that can be sent."""
         value = self.rows[number].get(column)
-        if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
-            value = _transcript(value)
+        return said(self._place(number, column), value).text() if is_messages(value) else self._text(number, column)
+
+    def prompt(self, number: int, column: str) -> _Prompt:
+        """What a row asks: the messages or the text of ``column``, with the row's tools."""
+        row = self.rows[number]
+        text, turns = self._asked(number, column)
+        return _Prompt(
+            text, str(row.get("category") or row.get("dataset") or ""), str(row.get("reference") or ""), turns
+        )
+
+    def _asked(self, number: int, column: str) -> tuple[str, Conversation | None]:
+        row = self.rows[number]
+        if is_messages(row.get(column)):
+            turns = said(self._place(number, column), row[column], row.get("tools"))
+            return turns.text(), turns
+        text = self._text(number, column)
+        if is_messages(row.get("messages")):  # the text is theirs as a template wrote it, tools included
+            return text, said(self._place(number, "messages"), row["messages"], row.get("tools"))
+        if not row.get("tools"):
+            return text, None
+        turns = said(self._place(number, column), asked(text).rows(), row["tools"])
+        return turns.text(), turns
+
+    def _text(self, number: int, column: str) -> str:
+        value = self.rows[number].get(column)
         if not isinstance(value, str):
-            raise UserError(f"{self.path}: row {number + 1}: `{column}` is {json.dumps(value)[:40]}, not a text")
-        return value.encode("utf-8", "replace").decode("utf-8")
+            raise UserError(f"{self._place(number, column)} is {json.dumps(value)[:40]}, not a text")
+        return str(sendable(value))
+
+    def _place(self, number: int, column: str) -> str:
+        return f"{self.path}: row {number + 1}: `{column}`"
 
 
 @dataclass(slots=True)
@@ -99,8 +139,7 @@ class _Answers:
     """Answers of one or two columns by (prompt id, sample index), and what was left out on the way."""
 
     found: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict)
-    conversations: dict[str, str] = field(default_factory=dict)
-    contexts: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = field(default_factory=dict)
+    prompts: dict[str, _Prompt] = field(default_factory=dict)
     duplicates: int = 0
 
 
@@ -145,10 +184,7 @@ def _within(file: _File, column: str, options: Options) -> Match:
     if base == column:
         raise UserError(f"-ck and -bk name the same column `{column}`; name two, or another file with -f2")
     answers = _answers(file, (column, base), options.history_key, _by_messages(options, file))
-    pairs = tuple(
-        Pair(prompt, sample, answers.conversations[prompt], texts[0], texts[1], *answers.contexts[prompt])
-        for (prompt, sample), texts in answers.found.items()
-    )
+    pairs = tuple(answers.prompts[key[0]].pair(key, *texts) for key, texts in answers.found.items())
     return Match(
         candidate=Side(column, file.path, column),
         baseline=Side(base, file.path, base),
@@ -169,12 +205,7 @@ def _between(file: _File, column: str, other: _File, options: Options) -> Match:
     ours = _answers(file, (column,), options.history_key, by_messages)
     theirs = _answers(other, (base,), options.history_key, by_messages)
     shared = [key for key in ours.found if key in theirs.found]
-    pairs = tuple(
-        Pair(
-            key[0], key[1], ours.conversations[key[0]], ours.found[key][0], theirs.found[key][0], *ours.contexts[key[0]]
-        )
-        for key in shared
-    )
+    pairs = tuple(ours.prompts[key[0]].pair(key, ours.found[key][0], theirs.found[key][0]) for key in shared)
     counts = {
         "rows": len(file.rows),
         "duplicates": ours.duplicates + theirs.duplicates,
@@ -203,12 +234,12 @@ def _notes(counts: Mapping[str, int]) -> tuple[str, ...]:
 
 def _answers(file: _File, columns: tuple[str, ...], history_key: str, by_messages: bool) -> _Answers:
     """Rows by (prompt, sample). A row without an index is the next sample of its prompt, unless it says the same."""
-    history = file.column(history_key, "-hk")
+    history = "messages" if by_messages else file.column(history_key, "-hk")
     prefix = str(file.config.get("assistant_prefix") or "").strip()
     result, unnumbered = _Answers(), Counter[str]()
     for number, row in enumerate(file.rows):
-        prompt = file.text(number, "messages" if by_messages else history)
-        key = hashlib.sha256(prompt.encode()).hexdigest()
+        prompt = file.prompt(number, history)
+        key = hashlib.sha256(prompt.conversation.encode()).hexdigest()
         texts = tuple(file.text(number, column) for column in columns)
         index = next((row[name] for name in _INDEX if isinstance(row.get(name), int)), None)
         if index is None:
@@ -221,19 +252,9 @@ def _answers(file: _File, columns: tuple[str, ...], history_key: str, by_message
             result.duplicates += 1
             continue
         result.found[key, index] = texts
-        result.contexts.setdefault(key, _context(row))
-        result.conversations.setdefault(key, prompt if by_messages else prompt.strip().removesuffix(prefix))
+        shown = prompt.conversation if by_messages else prompt.conversation.strip().removesuffix(prefix)
+        result.prompts.setdefault(key, replace(prompt, conversation=shown))
     return result
-
-
-def _context(row: _Row) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-    """A row's dataset, reference answer and turns, where it has them."""
-    turns = row.get("messages")
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        turns = []
-    named = tuple((str(turn.get("role", "user")), str(turn.get("content", ""))) for turn in turns)
-    dataset = str(row.get("category") or row.get("dataset") or "")
-    return dataset, str(row.get("reference") or ""), named
 
 
 def _by_messages(options: Options, *files: _File) -> bool:
@@ -243,11 +264,32 @@ def _by_messages(options: Options, *files: _File) -> bool:
     return all(isinstance(row.get("messages"), list) and row["messages"] for file in files for row in file.rows)
 
 
-def _transcript(turns: Sequence[Mapping[str, Any]]) -> str:
-    """Chat messages as a reader sees them: one turn needs no name before it."""
-    if len(turns) == 1:
-        return str(turns[0].get("content", ""))
-    return "\n\n".join(f"{str(turn.get('role', '')).upper()}: {turn.get('content', '')}" for turn in turns)
+def is_messages(value: object) -> bool:
+    """Whether a cell holds messages: a list of objects, or one object."""
+    return isinstance(value, dict) or (
+        isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
+    )
+
+
+def said(place: str, value: object, tools: object = None) -> Conversation:
+    """The messages of a cell, in whichever form, with the tools on offer.
+
+    Raises:
+        UserError: they cannot be read; it begins with ``place``.
+    """
+    try:
+        return read(sendable(value), sendable(tools))
+    except UnreadableError as error:
+        raise UserError(f"{place}: {error}") from None
+
+
+def sendable(value: Any) -> Any:
+    """The same with a replacement character for every lone surrogate, which no request can carry."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [sendable(item) for item in value]
+    return {sendable(key): sendable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _read(path: Path) -> _File:

@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -280,6 +281,22 @@ def _load_state(model: PreTrainedModel, file: Path) -> None:
             f"model.load_from: {file} is of another architecture: {len(missing)} tensors are missing "
             f"({', '.join(missing[:1]) or 'none'}), {len(unexpected)} unknown ({', '.join(unexpected[:1]) or 'none'})"
         )
+
+
+def own_stops(spec: ModelConfig, origin: Origin | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer by the model's own generation config: its EOS, or each of a list of them.
+
+    Ids that are no added tokens of the tokenizer are left out: a config made by default names some.
+    """
+    name = str(origin.path) if origin is not None and not origin.is_state_dict else spec.name_or_path
+    if name is None:
+        return []
+    try:
+        found = GenerationConfig.from_pretrained(name, revision=spec.revision or "main")
+    except (OSError, ValueError):  # there is none
+        return []
+    ids = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]
+    return [i for i in ids if i in tokenizer.added_tokens_decoder]
 
 
 def _tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:

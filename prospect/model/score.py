@@ -8,7 +8,7 @@ none that ends an answer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from transformers import (
 from prospect.batch import Batch, Outputs, Scores
 from prospect.checkpoint.origin import Origin, origin_at
 from prospect.config.schema import Config
-from prospect.errors import UserError
+from prospect.conversation import Conversation
+from prospect.errors import UnwrittenError, UserError
 from prospect.model import attention
 from prospect.model.adapter import Adapter, is_scorer, merged, uncovered
 from prospect.model.attention import Packing
 from prospect.model.load import fitted, load_with_adapter, pretrained, weights
 from prospect.model.policy import Policy
-from prospect.model.template import ChatFormat, Turn
+from prospect.model.template import ChatFormat
 
 
 @dataclass(slots=True)
@@ -108,16 +109,24 @@ class RewardModel:
         model.eval()
         return cls(ScorePolicy(model, device, autocast), chat)
 
-    def encode(self, conversation: Sequence[Turn]) -> list[int]:
-        """Token ids of (role, content) turns, the last of them the answer; the end is kept of what is too long."""
-        *turns, (_, answer) = conversation
-        prompt, rest, _ = self.chat.encode_pair(self.chat.render(turns, answer))
+    def encode(self, conversation: Conversation) -> list[int]:
+        """Token ids of a conversation that ends with the answer; the end is kept of what is too long.
+
+        Raises:
+            UserError: the model's template does not write it.
+        """
+        *turns, answer = conversation.messages
+        try:
+            rendered = self.chat.render(replace(conversation, messages=tuple(turns)), answer)
+        except UnwrittenError as reason:
+            raise UserError(f"chat_template: {reason}, so the reward model cannot score it") from None
+        prompt, rest, _ = self.chat.encode_pair(rendered)
         longest = getattr(self.policy.model.config.get_text_config(), "max_position_embeddings", None)
         return (prompt + rest)[-longest:] if longest else prompt + rest
 
     @torch.no_grad()
-    def scores(self, conversations: Sequence[Sequence[Turn]], tokens_at_once: int = 4096) -> list[float]:
-        """One score a conversation, each of (role, content) turns that end with the answer to be scored."""
+    def scores(self, conversations: Sequence[Conversation], tokens_at_once: int = 4096) -> list[float]:
+        """One score a conversation, each of which ends with the answer to be scored."""
         found: list[float] = []
         for row in _rows([self.encode(conversation) for conversation in conversations], tokens_at_once):
             ids = torch.tensor([token for item in row for token in item], device=self.policy.device)

@@ -18,10 +18,11 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
+
+from prospect.model.template import ChatFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +55,18 @@ class Settings:
 
 
 def sample(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    stop_ids: Sequence[int],
-    tasks: Sequence[Task],
-    settings: Settings,
+    model: PreTrainedModel, chat: ChatFormat, tasks: Sequence[Task], settings: Settings
 ) -> Iterator[list[tuple[Task, Answer]]]:
     """Answers batch by batch, long prompts first (so that a lack of memory shows at once)."""
     ordered = sorted(tasks, key=lambda t: (-len(t.prompt_ids), t.prompt_id, t.sample))
     for at in range(0, len(ordered), settings.batch_size):
         batch = ordered[at : at + settings.batch_size]
-        yield list(zip(batch, _answers(model, tokenizer, stop_ids, batch, settings), strict=True))
+        yield list(zip(batch, _answers(model, chat, batch, settings), strict=True))
 
 
 @torch.no_grad()
-def _answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    stop_ids: Sequence[int],
-    batch: Sequence[Task],
-    settings: Settings,
-) -> list[Answer]:
+def _answers(model: PreTrainedModel, chat: ChatFormat, batch: Sequence[Task], settings: Settings) -> list[Answer]:
+    tokenizer = chat.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     width = max(len(task.prompt_ids) for task in batch)
     ids = torch.full((len(batch), width), pad, device=model.device)
@@ -94,18 +86,16 @@ def _answers(
         attention_mask=mask,
         logits_processor=processors,
         generation_config=GenerationConfig(
-            do_sample=False, max_new_tokens=settings.max_new_tokens, eos_token_id=list(stop_ids), pad_token_id=pad
+            do_sample=False, max_new_tokens=settings.max_new_tokens, eos_token_id=list(chat.stop_ids), pad_token_id=pad
         ),
     )
-    return [_answer(tokenizer, set(stop_ids), row[width:].tolist()) for row in out]
+    return [_answer(chat, row[width:].tolist()) for row in out]
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, stop_ids: set[int], ids: list[int]) -> Answer:
-    end = next((i for i, token in enumerate(ids) if token in stop_ids), None)
+def _answer(chat: ChatFormat, ids: list[int]) -> Answer:
+    end = next((i for i, token in enumerate(ids) if token in chat.stop_ids), None)
     kept = ids if end is None else ids[:end]
-    text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert isinstance(text, str)
-    return Answer(text, len(kept), "length" if end is None else "stop")
+    return Answer(chat.read(kept), len(kept), "length" if end is None else "stop")
 
 
 def _uniforms(task: Task, settings: Settings) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from prospect.checkpoint.commit import write_text
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer with what it answers. ``prompt`` is what the model was given."""
+    """One answer with what it answers. ``prompt`` is what the model was given, ``messages`` and ``tools`` the same
+    conversation in OpenAI's form."""
 
     prompt: str
     chosen: str
@@ -26,9 +27,15 @@ class Sample:
     prompt_id: str
     sample: int
     dataset: str
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     n_tokens: int
     finish: str
+    tools: list[Any] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """As it stands in the file: tools only where the prompt has some."""
+        row = asdict(self)
+        return row if self.tools else {key: value for key, value in row.items() if key != "tools"}
 
 
 class Partial:
@@ -57,7 +64,7 @@ class Partial:
             path.write_bytes(path.read_bytes().rpartition(b"\n")[0] + b"\n")
         with path.open("a", encoding="utf-8") as handle:
             for item in samples:
-                handle.write(json.dumps({"key": self.key, **asdict(item)}) + "\n")
+                handle.write(json.dumps({"key": self.key, **item.row()}) + "\n")
 
     def clear(self) -> None:
         """Drop the partial files, once the finished one stands."""
@@ -90,5 +97,5 @@ def move_aside(file: Path) -> Path | None:
 def write(file: Path, samples: Iterable[Sample], config: dict[str, Any], key: str) -> None:
     """The finished file, in one step."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {"sampled_at": now, "key": key, "config": config, "samples": [asdict(item) for item in samples]}
+    content = {"sampled_at": now, "key": key, "config": config, "samples": [item.row() for item in samples]}
     write_text(file, json.dumps(content, indent=1))

@@ -94,7 +94,7 @@ def test_a_build_that_fails_leaves_nothing(made: Recipe, tmp_path: Path, monkeyp
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "tokenize", fail)
+        patch.setattr(store, "trainable", fail)
         with pytest.raises(OSError, match="no space"):
             open_store(made, CHAT, tmp_path)
     assert built(tmp_path) == []

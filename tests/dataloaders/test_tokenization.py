@@ -8,18 +8,18 @@ from dataclasses import replace
 import pytest
 
 from dataloaders import tokenization as module
-from prospect.conversation import Message
 from dataloaders.records import Record
 from dataloaders.tokenization import Limits, Tokenized, prompt_key, tokenize
 from prospect.batch import Role
 from prospect.config.schema import TrainOn, Truncation
+from prospect.conversation import Call, Conversation, Message, answered
 from tests.model.formats import TEMPLATES, chat
 from tests.planted import plant
 
 LONG = Limits(1000, 900, Truncation.auto)
 TALK = (Message("user", "what is one and two?"), Message("assistant", "three."), Message("user", "red?"))
-PAIR = Record("r", "d", TALK, ("blue", "green and red"), (Role.chosen, Role.rejected), "end")
-SINGLE = replace(PAIR, answers=("blue",), roles=(Role.chosen,))
+PAIR = Record("r", "d", TALK, (answered("blue"), answered("green and red")), (Role.chosen, Role.rejected), "end")
+SINGLE = replace(PAIR, answers=(answered("blue"),), roles=(Role.chosen,))
 CHATML = chat("chatml")
 
 
@@ -30,7 +30,7 @@ def one(record: Record, limits: Limits, format_=CHATML) -> Tokenized:
 
 def test_a_pair() -> None:
     item = one(PAIR, LONG)
-    assert item.prompt_ids == CHATML.encode(CHATML.prompt([(m.role, m.content) for m in TALK]))
+    assert item.prompt_ids == CHATML.encode(CHATML.prompt(Conversation(TALK)))
     assert [CHATML.tokenizer.decode(ids) for ids in item.answer_ids] == ["blue<|im_end|>", "green and red<|im_end|>"]
     assert [sum(mask) for mask in item.masks] == [len(ids) for ids in item.answer_ids]
     assert (item.roles, item.prompt_cut, item.answers_cut, item.apart) == ([0, 1], 0, 0, 0)
@@ -106,7 +106,7 @@ def test_answers_are_cut_at_their_end_and_counted() -> None:
 def test_both_answers_of_a_pair_share_one_prompt() -> None:
     """A prompt cut for the longer answer only would compare answers to different questions."""
     assert one(PAIR, Limits(LENGTH + LONGEST - 1, 10, Truncation.auto)).prompt_cut > 0
-    short = replace(PAIR, answers=("blue", "red"))
+    short = replace(PAIR, answers=(answered("blue"), answered("red")))
     longest = max(len(ids) for ids in one(short, LONG).answer_ids)
     assert one(short, Limits(LENGTH + longest, 10, Truncation.auto)).prompt_cut == 0
 
@@ -158,7 +158,7 @@ def test_another_template_gives_one_sequence_a_turn(name: str) -> None:
 
 
 def test_planted_spill_of_the_mask_onto_the_question_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch, module._all_turns, "[False] * len(between)", "[True] * len(between)")
+    plant(monkeypatch, module._Piece.goes_on, "[False] * len(between)", "[True] * len(between)")
     assert trained(one(CONVERSATION, ALL_TURNS)) != "two.<|im_end|>green.<|im_end|>blue<|im_end|>"
 
 
@@ -169,11 +169,17 @@ def test_an_empty_earlier_answer_is_not_trained() -> None:
 
 def test_prompt_keys_follow_roles_and_contents() -> None:
     keys = {
-        prompt_key(TALK),
-        prompt_key(TALK[:1]),
-        prompt_key((Message("user", "ab"),)),
-        prompt_key((Message("system", "ab"),)),
-        prompt_key((Message("user", "a"), Message("user", "b"))),
+        prompt_key(Conversation(talk, tools))
+        for talk, tools in [
+            (TALK, ""),
+            (TALK, '[{"name": "get_weather"}]'),
+            (TALK[:1], ""),
+            ((Message("user", "ab"),), ""),
+            ((Message("system", "ab"),), ""),
+            ((Message("user", "a"), Message("user", "b")), ""),
+            ((Message("user", "a"), Message("assistant", "", calls=(Call("look"),))), ""),
+            ((Message("user", "a"), Message("assistant", "", calls=(Call("listen"),))), ""),
+        ]
     }
-    assert len(keys) == 5
+    assert len(keys) == 8
     assert all(0 <= key < 2**63 for key in keys)

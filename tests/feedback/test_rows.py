@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from prospect.conversation import answered, asked
 from prospect.feedback import rows
 from prospect.feedback.answers import Group, Sampled
 from prospect.feedback.options import Choice, Kind
@@ -15,8 +16,10 @@ from tests.planted import plant
 
 
 def scored(*values: float, name: str = "p") -> tuple[Group, list[Scored]]:
-    group = Group(name, (("user", f"Question {name}?"),), "shop", "")
-    return group, [Scored(Sampled(f"run/policy/{i}", f"{name} answer {i}"), value) for i, value in enumerate(values)]
+    group = Group(name, asked(f"Question {name}?"), "shop", "")
+    return group, [
+        Scored(Sampled(f"run/policy/{i}", answered(f"{name} answer {i}")), value) for i, value in enumerate(values)
+    ]
 
 
 def pairs(
@@ -33,8 +36,8 @@ def test_best_and_worst() -> None:
         "prompt_id": "p",
         "samples": ["run/policy/1", "run/policy/2"],
         "from_dataset": "shop",
-        "chosen": "p answer 1",
-        "rejected": "p answer 2",
+        "chosen": [{"role": "assistant", "content": "p answer 1"}],
+        "rejected": [{"role": "assistant", "content": "p answer 2"}],
         "score_chosen": 9.0,
         "score_rejected": 1.0,
     }
@@ -69,7 +72,7 @@ def test_labels(threshold, labels):
     groups = [scored(1.0, 2.0), scored(9.0, name="q")]
     found = list(rows.rows(groups, Kind.binary, Choice.best_worst, threshold, 0))
     assert [int(row["label"]) for row in found] == labels
-    assert [row["completion"] for row in found] == ["p answer 0", "p answer 1", "q answer 0"]
+    assert [row["completion"][0]["content"] for row in found] == ["p answer 0", "p answer 1", "q answer 0"]
     assert {row["threshold"] for row in found} == {{"mean": 4.0, "median": 2.0}.get(threshold, threshold)}
 
 

@@ -14,6 +14,7 @@ import torch
 
 from prospect import demo
 from prospect.config.schema import DatasetConfig, Split
+from prospect.conversation import Message, answered, asked, read
 from prospect.errors import UserError
 from prospect.feedback import scoring
 from prospect.feedback.answers import gather
@@ -78,9 +79,9 @@ def test_pairs_by_the_rule_say_where_they_come_from(sampled, tmp_path, capsys):
     assert "scored by rule" in capsys.readouterr().out
     assert len(rows) == 40
     for row in rows:
-        prompt = row["prompt"][0]["content"]
-        assert row["score_chosen"] == demo.score(prompt, row["chosen"]) > row["score_rejected"]
-        assert row["score_rejected"] == demo.score(prompt, row["rejected"])
+        prompt, chosen, rejected = (row[column][0]["content"] for column in ("prompt", "chosen", "rejected"))
+        assert row["score_chosen"] == demo.score(prompt, chosen) > row["score_rejected"]
+        assert row["score_rejected"] == demo.score(prompt, rejected)
         assert [name.rsplit("/", 1)[0] for name in row["samples"]] == ["kto/policy", "kto/policy"]
         assert (row["judge"], row["seed"], row["feedback"]) == ("rule", 7, "pairwise best-worst")
         assert (row["judge_prompt"], row["endpoint"], row["from_dataset"]) == (None, None, "demo")
@@ -102,7 +103,7 @@ def test_columns_and_files_are_answers_of_the_same_prompts(sampled, tmp_path):
     assert [answer.name for answer in groups[0].answers] == ["kto/policy/0", "kto/policy/1", "kto/policy/2"]
     assert left_out == {"answers that come twice": 120}, "the chosen answer is the first sample here"
     other = tmp_path / "sft.json"
-    rows = [{"prompt": groups[0].turns[0][1], "policy": "Hi."}, {"prompt": "Another?", "policy": " "}]
+    rows = [{"prompt": groups[0].turns.messages[0].content, "policy": "Hi."}, {"prompt": "Another?", "policy": " "}]
     other.write_text(json.dumps(rows))
     groups, left_out = gather([sampled, other], ("policy",))
     assert [answer.name for answer in groups[0].answers][-1] == "sft/policy/0"
@@ -117,8 +118,8 @@ def test_prompts_without_messages_are_parted_at_the_templates_marks(tmp_path):
     )
     groups, _ = gather([file], ("policy",))
     assert [group.turns for group in groups] == [
-        (("user", "Hi"), ("assistant", "Hello"), ("user", "Why?")),
-        (("user", "Plain?"),),
+        asked("Hi").then(answered("Hello"), Message("user", "Why?")),
+        asked("Plain?"),
     ]
     assert groups[0].conversation == "USER: Hi\n\nASSISTANT: Hello\n\nUSER: Why?"
 
@@ -132,7 +133,8 @@ def test_a_judge_of_pairs_lets_every_answer_meet_every_other_in_both_orders(stub
     assert code == 0
     assert len(stub.games) == 10 * 3 * 2
     for row in rows:
-        assert len(row["chosen"]) > len(row["rejected"]), "the stub likes long answers"
+        chosen, rejected = (row[column][0]["content"] for column in ("chosen", "rejected"))
+        assert len(chosen) > len(rejected), "the stub likes long answers"
         assert (row["score_chosen"], row["score_rejected"]) == (1.0, 0.0)
         assert row["judge_answered_as"] == ["stub-v1"]
         assert len(row["judge_prompt"]) == 64
@@ -161,9 +163,8 @@ def test_a_trained_reward_model_labels(sampled, tmp_path):
     assert (code, len(rows)) == (0, 4)
     model = RewardModel.load(tmp_path / "reward" / "LATEST", torch.device("cpu"))
     for row in rows:
-        question = ("user", row["prompt"][0]["content"])
-        texts = (row["chosen"], row["rejected"])
-        wanted = model.scores([[question, ("assistant", text)] for text in texts])
+        talks = [read(row["prompt"] + row[column]) for column in ("chosen", "rejected")]
+        wanted = model.scores(talks)
         assert [row["score_chosen"], row["score_rejected"]] == pytest.approx(wanted, abs=1e-5)
 
 
@@ -174,7 +175,7 @@ def test_a_reward_models_scores_are_kept(sampled, tmp_path, monkeypatch):
         if len(asked) == 32:
             raise KeyboardInterrupt
         asked.extend(items)
-        return Grades("rm:x", [float(len(item.answer)) for item in items], [""] * len(items))
+        return Grades("rm:x", [float(len(item.text)) for item in items], [""] * len(items))
 
     monkeypatch.setattr(scoring, "grade", grade)
     monkeypatch.setattr(scoring, "_AT_ONCE", 16)
@@ -185,7 +186,7 @@ def test_a_reward_models_scores_are_kept(sampled, tmp_path, monkeypatch):
     asked.append(asked[0])  # from here on it answers
     code, rows = run(tmp_path, *flags)
     assert (code, len(rows)) == (0, 120)
-    assert all(row["score"] == len(row["completion"]) for row in rows)
+    assert all(row["score"] == len(row["completion"][0]["content"]) for row in rows)
     assert len(asked) == 120 + 1
     run(tmp_path, *flags)
     assert len(asked) == 120 + 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prospect.conversation import answered
 from prospect.errors import UserError
 from prospect.judge.judges import Answered, grade
 from prospect.judge.options import Asking
@@ -131,7 +132,7 @@ def test_scores_of_single_answers(stub, samples, tmp_path):
     assert result["spent"]["games"] == 80, "each answer once"
     assert result["position"] is None
     asking = Asking(judge="stub", base_url=stub.url, prompt="score", cache=tmp_path / "cache")
-    items = [Answered("Why?", "a" * n) for n in (6, 15, 300)]
+    items = [Answered("Why?", answered("a" * n)) for n in (6, 15, 300)]
     grades = grade(asking, items, QUICK)
     assert grades.scores == [2, 5, 10]
     stub.structured = lambda conversation, answer: {"overall": 11}

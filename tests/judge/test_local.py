@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PhiConfig, PhiForCausalLM
 
+from prospect.conversation import Message, answered, asked
 from prospect.errors import UserError
 from prospect.judge import local
 from prospect.judge.games import Game, schedule
@@ -122,13 +123,13 @@ def test_reward_model_compares_and_grades(tmp_path):
     many = games(5)
     session = judge(Asking(judge=f"rm:{tmp_path / 'run'}"), many)
     for judgment in session.judgments:
-        talks = [[("user", judgment.game.pair.conversation), ("assistant", text)] for text in judgment.game.shown]
+        talks = [asked(judgment.game.pair.conversation).then(answered(text)) for text in judgment.game.shown]
         assert judgment.scores == pytest.approx(tuple(own.scores(talks)), abs=1e-5)
         assert judgment.scores is not None
         assert (judgment.verdict == "first") == (judgment.scores[0] > judgment.scores[1])
-    turns = (("user", "red?"), ("assistant", "blue"), ("user", "green?"))
-    [score] = grade(Asking(judge=f"rm:{folder}"), [Answered("…", "red", turns=turns)]).scores
-    assert score == pytest.approx(own.scores([[*turns, ("assistant", "red")]])[0], abs=1e-5)
+    turns = asked("red?").then(answered("blue"), Message("user", "green?"))
+    [score] = grade(Asking(judge=f"rm:{folder}"), [Answered("…", answered("red"), turns=turns)]).scores
+    assert score == pytest.approx(own.scores([turns.then(answered("red"))])[0], abs=1e-5)
     with pytest.raises(UserError, match="a reward model is rm:DIR"):
         judge(Asking(judge=f"hf:{folder}"), many)
 

@@ -6,6 +6,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from prospect.config.schema import Config
+from prospect.conversation import Conversation, Message, Speaker
 from prospect.model.load import train_tokenizer
 from prospect.model.template import ChatFormat, install
 
@@ -30,6 +31,11 @@ TEMPLATES = {
     "unstable": "{% for m in messages %}{% if loop.last and m['role'] == 'user' %}<|im_start|>user\n"
     "now: {{ m['content'] }}<|im_end|>\n{% else %}" + _TURN + "{% endif %}{% endfor %}" + _ASK,
 }
+
+
+def talk(*turns: tuple[Speaker, str]) -> Conversation:
+    """A conversation of plain turns."""
+    return Conversation(tuple(Message(role, content) for role, content in turns))
 
 
 def tokenizer(adds_bos: bool = False) -> PreTrainedTokenizerBase:

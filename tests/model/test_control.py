@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from prospect.conversation import answered, asked
 from prospect.errors import UserError
 from prospect.model.control import ControlTokens, add_control_rows, add_control_tokens, control_ids
 from prospect.model.template import ChatFormat
@@ -132,10 +133,10 @@ def test_the_token_stands_between_prompt_and_answer(template: str) -> None:
     add_control_tokens(words, CONTROL)
     words.chat_template = TEMPLATES[template]
     plain, chat = ChatFormat(words), ChatFormat(words, CONTROL)
-    turns = [("user", "what is <|good|>?")]
+    turns = asked("what is <|good|>?")
     for desirable, name in ((True, "<|good|>"), (False, "<|bad|>")):
-        before, after = plain.render(turns, "red"), chat.render(turns, "red", desirable)
-        assert (after.prompt, after.answer) == (before.prompt + name, before.answer)
+        before, after = plain.render(turns, answered("red")), chat.render(turns, answered("red"), desirable)
+        assert (chat.plain(after.prompt), after.answer) == (before.prompt + name, before.answer)
         ids = chat.encode_pair(after)[0]
         token = words.convert_tokens_to_ids(name)
         assert ids[-1] == token

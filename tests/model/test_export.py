@@ -10,6 +10,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from prospect.config.schema import Config, DatasetConfig, LossConfig, ModelConfig
+from prospect.conversation import asked
 from prospect.model.attention import NAME
 from prospect.model.export import card, save_policy
 from tests.model.formats import chat
@@ -42,7 +43,7 @@ def test_template_and_stop_tokens_go_along(folder: Path) -> None:
     format_, tokenizer = chat("chatml"), AutoTokenizer.from_pretrained(folder)
     messages = [{"role": "user", "content": "what is one?"}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert text == format_.prompt([("user", "what is one?")])
+    assert text == format_.prompt(asked("what is one?"))
     assert tokenizer(text, add_special_tokens=False).input_ids == format_.encode(text)
     generation = GenerationConfig.from_pretrained(folder)
     assert generation.eos_token_id == format_.stop_ids

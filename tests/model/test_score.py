@@ -20,18 +20,21 @@ from prospect.model.attention import NAME
 from prospect.model.export import save_policy
 from prospect.model.load import load_model, train_tokenizer
 from prospect.model.score import RewardModel, ScorePolicy, load_scorer
-from prospect.model.template import ChatFormat, Turn
+from prospect.model.template import ChatFormat
 from tests import tiny
+from tests.model.formats import talk
 from tests.model.shapes import SHAPES, build
 from tests.model.test_policy import sequences
 from tests.planted import plant
 
 CPU = torch.device("cpu")
 TEXTS = ["red green blue", "apple pear plum", "some more words of several kinds"]
-TALKS: list[list[Turn]] = [
-    [("user", "red?"), ("assistant", "green blue")],
-    [("user", "apple pear plum? some more words"), ("assistant", "blue")],
-    [("user", "a"), ("assistant", "b"), ("user", "several kinds of red?"), ("assistant", "more words of plum " * 6)],
+TALKS = [
+    talk(("user", "red?"), ("assistant", "green blue")),
+    talk(("user", "apple pear plum? some more words"), ("assistant", "blue")),
+    talk(
+        ("user", "a"), ("assistant", "b"), ("user", "several kinds of red?"), ("assistant", "more words of plum " * 6)
+    ),
 ]
 
 
@@ -68,7 +71,7 @@ def test_transformers_gives_the_same_scores(
     theirs, loaded = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert theirs.config.num_labels == 1
     assert theirs.config.pad_token_id == loaded.pad_token_id != loaded.eos_token_id
-    messages = [[{"role": role, "content": content} for role, content in talk] for talk in TALKS]
+    messages = [talk.rows() for talk in TALKS]
     loaded.padding_side = side
     with torch.no_grad():
         texts = [str(loaded.apply_chat_template(talk, tokenize=False)) for talk in messages]

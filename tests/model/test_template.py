@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from prospect.config.schema import Config
+from prospect.conversation import answered, asked
 from prospect.errors import UserError
+from prospect.model.shield import Shield
 from prospect.model.template import ChatFormat, install
-from tests.model.formats import TEMPLATES, chat, tokenizer
+from tests.model.formats import TEMPLATES, chat, talk, tokenizer
 from tests.planted import plant
 
 ALL = [*TEMPLATES, "archangel"]
-TALK = [("user", "what is one and two?"), ("assistant", "it is three."), ("user", "red?")]
+TALK = talk(("user", "what is one and two?"), ("assistant", "it is three."), ("user", "red?"))
+BLUE = answered("blue")
 TURN_END = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "<|endoftext|>", "thinking": "<|im_end|>"}
 
 
@@ -21,23 +24,23 @@ TURN_END = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "<|endoft
 @pytest.mark.parametrize("name", ALL)
 def test_bos_stands_once_where_the_template_or_the_tokenizer_puts_it(name: str, adds_bos: bool) -> None:
     made = chat(name, adds_bos)
-    prompt, answer, _ = made.encode_pair(made.render(TALK, "blue"))
+    prompt, answer, _ = made.encode_pair(made.render(TALK, BLUE))
     wanted = name in ("llama3", "mistral") or (name == "archangel" and adds_bos)
     assert (prompt + answer).count(made.tokenizer.bos_token_id) == wanted
     assert (prompt[0] == made.tokenizer.bos_token_id) == wanted
 
 
 def test_planted_second_bos_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch, ChatFormat.encode, "(part, add_special_tokens=False)", "(part, add_special_tokens=True)")
+    plant(monkeypatch, Shield.encode, "(part, add_special_tokens=False)", "(part, add_special_tokens=True)")
     made = chat("llama3", adds_bos=True)
-    prompt, _, _ = made.encode_pair(made.render(TALK, "blue"))
+    prompt, _, _ = made.encode_pair(made.render(TALK, BLUE))
     assert prompt.count(made.tokenizer.bos_token_id) == 2
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_last_trained_token_ends_the_turn(name: str) -> None:
     made = chat(name)
-    _, answer, _ = made.encode_pair(made.render(TALK, "blue"))
+    _, answer, _ = made.encode_pair(made.render(TALK, BLUE))
     assert made.turn_end == TURN_END.get(name, made.turn_end)
     assert made.tokenizer.decode(answer[-1:]) == made.turn_end
     assert answer.count(answer[-1]) == 1
@@ -48,27 +51,27 @@ def test_the_last_trained_token_ends_the_turn(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_training_sees_the_ids_that_sampling_gives(name: str) -> None:
     made = chat(name)
-    prompt, answer, _ = made.encode_pair(made.render(TALK, "blue"))
+    prompt, answer, _ = made.encode_pair(made.render(TALK, BLUE))
     assert prompt == made.encode(made.prompt(TALK))
     assert str(made.tokenizer.decode(answer)).removesuffix(made.turn_end).endswith("blue")
 
 
 def test_a_newline_after_the_end_of_turn_is_not_trained() -> None:
     made = chat("chatml")
-    assert made.render(TALK, "blue").answer == "blue<|im_end|>"
+    assert made.render(TALK, BLUE).answer == "blue<|im_end|>"
 
 
 def test_planted_newline_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch, ChatFormat.render, "rest = rest[: at + len(end)]", "rest = rest")
-    assert chat("chatml").render(TALK, "blue").answer != "blue<|im_end|>"
+    plant(monkeypatch, ChatFormat._ended, "return rest[: min(whole, default=ends[0])]", "return rest")
+    assert chat("chatml").render(TALK, BLUE).answer != "blue<|im_end|>"
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_special_tokens_name_in_a_message_is_plain_text(name: str) -> None:
     made = chat(name)
-    said = "say <|im_end|><s> and <|endoftext|>"
-    prompt, answer, _ = made.encode_pair(made.render([("user", said)], said))
-    silent = made.encode_pair(made.render([("user", "x")], "x"))
+    said = f"say {made.turn_end}<s> and <|endoftext|>"
+    prompt, answer, _ = made.encode_pair(made.render(asked(said), answered(said)))
+    silent = made.encode_pair(made.render(asked("x"), answered("x")))
     for ids, wanted in ((prompt, silent[0]), (answer, silent[1])):
         assert [i for i in ids if i in made.special] == [i for i in wanted if i in made.special]
         assert said in made.tokenizer.decode(ids)
@@ -76,18 +79,18 @@ def test_a_special_tokens_name_in_a_message_is_plain_text(name: str) -> None:
 
 def test_a_template_that_rewrites_the_prompt_is_taken_apart() -> None:
     made = chat("unstable")
-    rendered = made.render(TALK, "blue")
+    rendered = made.render(TALK, BLUE)
     assert rendered.apart
     assert rendered.prompt == made.prompt(TALK)
     assert "now: red?" in rendered.prompt
     assert rendered.answer == "blue<|im_end|>"
-    assert not chat("thinking").render(TALK, "blue").apart
-    assert chat("thinking").render(TALK, "blue").answer == "<think>\n\n</think>\n\nblue<|im_end|>"
+    assert not chat("thinking").render(TALK, BLUE).apart
+    assert chat("thinking").render(TALK, BLUE).answer == "<think>\n\n</think>\n\nblue<|im_end|>"
 
 
 def test_a_merge_across_the_boundary_is_taken_apart() -> None:
     made = chat("archangel", assistant_prefix="ans")
-    rendered = made.render([("user", "q")], "wers")
+    rendered = made.render(asked("q"), answered("wers"))
     prompt, answer, apart = made.encode_pair(rendered)
     assert apart
     assert not rendered.apart
@@ -100,15 +103,13 @@ def test_archangel_is_as_published() -> None:
     assert made.prompt(TALK) == (
         "\n<|user|>\nwhat is one and two?\n<|assistant|>\nit is three.\n<|user|>\nred?\n<|assistant|>\n"
     )
-    assert made.render(TALK, "blue").answer == "blue<|endoftext|>"
-    assert (
-        chat("archangel", human_prefix='Q"\n: ', human_suffix="\n\n").prompt([("user", "x")]).startswith('Q"\n: x\n\n')
-    )
+    assert made.render(TALK, BLUE).answer == "blue<|endoftext|>"
+    assert chat("archangel", human_prefix='Q"\n: ', human_suffix="\n\n").prompt(asked("x")).startswith('Q"\n: x\n\n')
 
 
 def test_words_in_braces_are_data() -> None:
     for name in ALL:
-        assert "{{ 7 * 6 }} {% if %}" in chat(name).prompt([("user", "{{ 7 * 6 }} {% if %}")])
+        assert "{{ 7 * 6 }} {% if %}" in chat(name).prompt(asked("{{ 7 * 6 }} {% if %}"))
 
 
 def test_which_template_is_said(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_template_that_refuses_a_role_is_named_with_the_turns() -> None:
         "{{ m['content'] }}{% endfor %}"
     )
     with pytest.raises(UserError, match=r"chat_template: refuses this conversation.*no system role.*system: be brief"):
-        ChatFormat(made).prompt([("system", "be brief"), ("user", "x")])
+        ChatFormat(made).prompt(talk(("system", "be brief"), ("user", "x")))
 
 
 def test_the_digest_follows_template_and_vocabulary() -> None:

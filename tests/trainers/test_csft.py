@@ -18,6 +18,7 @@ from dataloaders.records import Record
 from dataloaders.tokenization import Limits, tokenize
 from prospect.batch import Role
 from prospect.config.schema import Config, Mode, Truncation
+from prospect.conversation import Message, answered, asked
 from prospect.model.control import ControlTokens
 from prospect.model.template import ChatFormat
 from prospect.parallel import World
@@ -61,9 +62,7 @@ def test_loss_is_the_mean_over_the_tokens_of_good_and_bad_answers(tmp_path: Path
 @pytest.mark.parametrize("mode", list(Truncation))
 def test_a_prompt_that_is_cut_keeps_its_token(mode: Truncation, tmp_path: Path) -> None:
     text = prepare_text(tiny.config(tmp_path, "csft"), None, ControlTokens("<|good|>", "<|bad|>"))
-    from prospect.conversation import Message
-
-    record = Record("r", "d", (Message("user", "red river " * 30),), ("blue",), (Role.rejected,), "start")
+    record = Record("r", "d", (Message("user", "red river " * 30),), (answered("blue"),), (Role.rejected,), "start")
     (item,) = tokenize(record, text.chat, Limits(40, 20, mode))
     assert len(item.prompt_ids) == 20
     assert item.prompt_ids[-1] == text.tokenizer.convert_tokens_to_ids("<|bad|>")
@@ -95,10 +94,8 @@ def test_planted_prefix_of_each_epoch_is_seen(tmp_path: Path, monkeypatch: pytes
 
 
 def test_tokenizing_leaves_the_record_alone(tmp_path: Path) -> None:
-    from prospect.conversation import Message
-
     text = prepare_text(tiny.config(tmp_path, "csft"), None, ControlTokens("<|good|>", "<|bad|>"))
-    record = Record("r", "d", (Message("user", "red?"),), ("blue",), (Role.chosen,), "end")
+    record = Record("r", "d", (Message("user", "red?"),), (answered("blue"),), (Role.chosen,), "end")
     before = copy.deepcopy(record)
     one, two = (list(tokenize(record, text.chat, Limits(100, 50, Truncation.auto))) for _ in range(2))
     assert (one, record) == (two, before)
@@ -203,7 +200,7 @@ def contrast(folder: Path) -> float:
     text = prepare_text(engine.data.config, None, trainer.control_tokens)
     ids = {}
     for desirable in (True, False):
-        rendered = text.chat.render([("user", "7: red?")], "green apple", desirable)
+        rendered = text.chat.render(asked("7: red?"), answered("green apple"), desirable)
         prompt, answer, _ = text.chat.encode_pair(rendered)
         ids[desirable], start = prompt + answer, len(prompt)
     with torch.no_grad():

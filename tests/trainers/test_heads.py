@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from prospect.batch import Role
 from prospect.config.schema import Config, DatasetConfig, DType, Mode, PeftConfig
+from prospect.conversation import answered, asked
 from prospect.errors import UserError
 from prospect.model.score import RewardModel
 from prospect.parallel import World
@@ -127,7 +128,7 @@ def test_a_reward_model_learns_scores_and_ppo_earns_them(tmp_path: Path) -> None
     assert min(mean[Role.chosen]) > max(mean[Role.rejected])
     scorer = RewardModel.load(folder, torch.device("cpu"))
     rows = [json.loads(line) for line in (tmp_path / "telling.jsonl").read_text().splitlines()]
-    talks = [[("user", row["prompt"]), ("assistant", row[kind])] for row in rows for kind in ("chosen", "rejected")]
+    talks = [asked(row["prompt"]).then(answered(row[kind])) for row in rows for kind in ("chosen", "rejected")]
     scores = scorer.scores(talks)
     assert all(min(abs(x - y) for y in scores) < 1e-5 for x in grades)
     metrics, _ = tiny.gradients(trainer, engine)

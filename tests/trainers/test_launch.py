@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ import pytest
 import torch
 
 from prospect.batch import Batch, Logps
+from prospect.checkpoint import run
 from prospect.config.schema import Config
+from prospect.conversation import asked
 from prospect.errors import UserError
 from prospect.locks import claimed
 from prospect.parallel import World
 from prospect.reference import CachedReference
 from tests import tiny
+from tests.planted import plant
 from trainers import DATALOADERS, TRAINERS, make_trainer
 from trainers.launch import train_in_process
+from trainers.saved_policy import policy_origin, text_of
 
 
 def train(folder: Path, loss: str = "sft", **changes: Any) -> int:
@@ -146,3 +151,36 @@ def test_a_contradiction_is_said(tmp_path: Path, key: str, value: object, messag
     setattr(config.loss, key, value)
     with pytest.raises(UserError, match=message):
         make_trainer(config)
+
+
+class Clock(date):
+    """A date whose today is set."""
+
+    now = date(2025, 2, 3)
+
+    @classmethod
+    def today(cls) -> date:  # type: ignore[override]
+        return cls.now
+
+
+def test_a_run_keeps_the_day_that_its_prompts_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What continues and samples on a later day asks with the prompts that were trained."""
+    monkeypatch.setattr(run, "date", Clock)
+    template = tmp_path / "dated.jinja"
+    template.write_text(
+        "Today is {{ strftime_now('%d %B %Y') }}.\n{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    )
+    made = tiny.config(tmp_path, n_examples=16, chat_template=str(template))
+    assert train_in_process(made, World()) == 0
+    assert (tmp_path / "sft" / "chat_date.txt").read_text() == "2025-02-03\n"
+    monkeypatch.setattr(Clock, "now", date(2025, 2, 4))
+    text = text_of(made, policy_origin(made))
+    assert "Today is 03 February 2025." in text.chat.prompt(asked("red?"))
+    assert train_in_process(tiny.config(tmp_path, exp_name="plain", n_examples=16), World()) == 0
+    assert not (tmp_path / "plain" / "chat_date.txt").exists()
+
+
+def test_planted_forgetting_of_the_day_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, run.Run.chat_day, "if file.is_file()", "if False")
+    with pytest.raises(AssertionError):
+        test_a_run_keeps_the_day_that_its_prompts_name(tmp_path, monkeypatch)

@@ -65,9 +65,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, float, int]]:
     seen: list[tuple[str, int, float, int]] = []
     original = generate.sample
 
-    def watched(model, tokenizer, stop_ids, tasks, settings):
+    def watched(model, chat, tasks, settings):
         seen.extend((t.prompt_id, t.sample, settings.temperature, len(t.prompt_ids)) for t in tasks)
-        return original(model, tokenizer, stop_ids, tasks, settings)
+        return original(model, chat, tasks, settings)
 
     monkeypatch.setattr(mtbench, "sample", watched)
     return seen
@@ -127,7 +127,7 @@ def test_the_second_prompt_holds_the_first_answer(
         return all(text in prompts[key] for key, text in expected.items())
 
     assert holds()
-    plant(monkeypatch, mtbench.Chat.turns, "done[self.id, number].policy", '"" + chr(32)')
+    plant(monkeypatch, mtbench.Chat.upto, "done[self.id, number].policy", '"" + chr(32)')
     assert not holds()
 
 

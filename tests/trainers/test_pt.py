@@ -17,6 +17,7 @@ from dataloaders.records import Record
 from dataloaders.tokenization import Limits, Tokenized, tokenize
 from prospect.batch import Role
 from prospect.config.schema import Config, DatasetConfig, Mode, Truncation
+from prospect.conversation import answered
 from prospect.errors import UserError
 from prospect.parallel import World
 from tests import tiny
@@ -31,7 +32,7 @@ CHATML = chat("chatml")
 
 
 def document(text: str) -> Record:
-    return Record("r", "d", (), (text,), (Role.chosen,), "end")
+    return Record("r", "d", (), (answered(text),), (Role.chosen,), "end")
 
 
 def pieces(text: str, longest: int, format_=CHATML) -> list[Tokenized]:

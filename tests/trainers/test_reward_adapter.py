@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from prospect.config.schema import PeftConfig
+from prospect.conversation import answered, asked
 from prospect.errors import UserError
 from prospect.model.score import RewardModel
 from prospect.parallel import World
@@ -21,7 +22,7 @@ from tests.trainers.test_heads import config, telling
 from trainers.launch import train_in_process
 
 CPU = torch.device("cpu")
-TALKS = [[("user", "7: the?"), ("assistant", answer)] for answer in ("red blue green", "stone", "the river")]
+TALKS = [asked("7: the?").then(answered(answer)) for answer in ("red blue green", "stone", "the river")]
 
 
 def train(folder: Path, loss: str = "reward", **changes: Any) -> Path:
