@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from dataloaders.example import Example
 from prospect.turns import Message
 
-AGAIN = "stands there before, word for word: it is trained as often as it stands there"
-TURNED = "a pair that stands there before the other way round: the two contradict each other"
-BOTH = "an answer that stands there before with the other label: the two contradict each other"
+AGAIN = "a row that repeats an earlier one: it is trained as often as it stands there"
+TURNED = "a pair that stands there the other way round, too: the two contradict each other"
+BOTH = "an answer that stands there with the other label, too: the two contradict each other"
 
 
 @dataclass(slots=True)

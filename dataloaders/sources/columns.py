@@ -126,6 +126,8 @@ def _columns(first: Sequence[Row], mapped: Mapping[str, str | None]) -> dict[str
             continue
         there = [found[name] for name in names if name in found] or [present[name] for name in names if name in present]
         columns[meaning] = tuple(name for name in there if name not in mapped)
+    if columns["chosen"] and columns["rejected"] and "messages" not in mapped:  # which may say all that is needed
+        columns["messages"] = tuple(c for c in columns["messages"] if any(_may_be_talk(row.get(c)) for row in first))
     if not any(columns[meaning] for meaning in ("prompt", "messages", "history")) and "prompt" not in mapped:
         columns["prompt"] = tuple(name for name in columns["input"] if _folded(name) == "input")
         columns["input"] = tuple(name for name in columns["input"] if name not in columns["prompt"])
@@ -293,6 +295,10 @@ def number(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None
+
+
+def _may_be_talk(value: object) -> bool:
+    return isinstance(value, str) or _is_spelled(value)
 
 
 def _spells(values: list[object]) -> bool:

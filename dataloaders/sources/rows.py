@@ -120,9 +120,11 @@ def local_files(path: str | list[str], key: str) -> list[Path]:
     files = [file for one in ([path] if isinstance(path, str) else path) for file in _fitting(one, key)]
     if not files:
         raise UserError(f"{key}: the list names no file")
-    for file, other in itertools.combinations(files, 2):
-        if file.resolve() == other.resolve():
+    known: set[Path] = set()
+    for file in files:
+        if file.resolve() in known:
             raise UserError(f"{key}: names {file} twice; to see its rows more often: {key.rpartition('.')[0]}.weight")
+        known.add(file.resolve())
     return files
 
 

@@ -57,6 +57,7 @@ PAIRS: dict[str, dict[str, Any]] = {
     "messages that end with the chosen turn": {"messages": [USER, GOOD], "chosen": GOOD, "rejected": BAD},
     "JSON text": {"prompt": dumps([USER]), "chosen": dumps([GOOD]), "rejected": dumps([BAD])},
     "Python text": {"chosen": str([USER, GOOD]), "rejected": str([USER, BAD])},
+    "Capybara": {"conversation": [{"input": Q, "output": A}], "chosen": [USER, GOOD], "rejected": [USER, BAD]},
     "struct of lists": {"chosen": as_struct(USER, GOOD), "rejected": as_struct(USER, BAD)},
 }
 

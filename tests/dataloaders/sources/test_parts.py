@@ -142,6 +142,7 @@ def test_fingerprints_follow_the_bytes_of_all_files_and_their_order(tmp_path):
         ({"source": "demo"}, Split.train, r"datasets\.mine\.path: the rows of demo are generated"),
         ({"path": []}, Split.train, r"datasets\.mine\.path: names no file to read"),
         ({"path": "nowhere/*.json"}, Split.train, r"datasets\.mine\.path: no file fits nowhere/\*\.json"),
+        ({"path": [__file__, __file__]}, Split.train, r"datasets\.mine\.path: names .*test_parts\.py twice; to see"),
         ({"path": ["x", "y.json"]}, Split.train, r"datasets\.mine\.path: there is no file x"),
     ],
 )
