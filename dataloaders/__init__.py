@@ -21,6 +21,7 @@ from dataloaders.sources import (
     demo,
     dialogue,
     files,
+    given,
     hh,
     json_table,
     mtbench,
@@ -66,7 +67,7 @@ SOURCES: Mapping[str, Source] = {
         splits={Split.test: "eval"},
     ),
     "mtbench": Source(mtbench.read, mtbench.REQUIRED, splits={Split.test: "question"}),
-    "files": Source(files.read, optional=files.COLUMNS, rules=(columns, dialogue)),
+    "files": Source(files.read, optional=files.COLUMNS, rules=(columns, dialogue, given)),
     "demo": Source(demo.read, generate=demo_rules.rows, rules=(demo_rules,)),
 }
 

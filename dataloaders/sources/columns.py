@@ -1,31 +1,18 @@
 """What the columns of somebody's rows mean: by their usual names, or as ``datasets.<name>.columns`` says.
 
-A row is asked for meanings, and what is asked for counts as read; what else it holds is told. Two columns that hold one
-meaning are refused, unless they say the same or the user has said which.
+The first hundred rows decide: which columns say something, whether a label is one, which texts spell conversations.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from dataloaders.sources.dialogue import Turns, opening, turns
+from dataloaders.sources.dialogue import opening
 from dataloaders.sources.rows import Row, Rows
-from dataloaders.sources.source import BadRow
-from prospect.conversation import (
-    UnreadableError,
-    holds,
-    is_conversation,
-    messages,
-    read_stored,
-    read_tools,
-    unread_keys,
-    without_nulls,
-)
+from prospect.conversation import holds, is_conversation, read_stored, without_nulls
 from prospect.errors import UserError
 
 # Meaning -> usual names of its columns, without regard to case; `input` is the prompt where there is no other.
@@ -51,7 +38,6 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 _SAID = ("prompt", "completion", "chosen", "rejected", "output_A", "output_B")  # text, or a conversation
 _NO_PAIRS = ("input", "completion", "text")  # nothing of a pair, unless it is the prompt that was looked for
-_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _FACTS = (  # columns of facts about a row: none of them can be its prompt
     *("id", "idx", "index", "uuid", "hash", "source", "dataset", "from_dataset", "subset", "split", "category", "type"),
     *("model", "generator", "lang", "language", "url", "date", "timestamp", "judge", "samples", "metadata", "meta"),
@@ -97,7 +83,7 @@ class Layout:
 
 def layout(rows: Rows) -> Layout:
     """The layout that the first hundred rows show."""
-    first = tuple(_pruned(row, rows) for row in itertools.islice(rows, _FIRST))
+    first = tuple(pruned(row, rows) for row in itertools.islice(rows, _FIRST))
     columns = _columns(first, rows.columns)
     spelled = [meaning for meaning in _SAID if _spells([row.get(c) for row in first for c in columns[meaning]])]
     known = {column for meaning, there in columns.items() if meaning not in _NO_PAIRS for column in there}
@@ -117,8 +103,8 @@ def layout(rows: Rows) -> Layout:
 
 def _columns(first: Sequence[Row], mapped: Mapping[str, str | None]) -> dict[str, tuple[str, ...]]:
     """The columns of each meaning: those that say something, else those that are there."""
-    found = {_folded(name): name for row in first for name, value in row.items() if holds(value)}
-    present = {_folded(name): name for row in first for name in row}
+    found = {folded(name): name for row in first for name, value in row.items() if holds(value)}
+    present = {folded(name): name for row in first for name in row}
     columns: dict[str, tuple[str, ...]] = {}
     for meaning, names in NAMES.items():
         if meaning in mapped:
@@ -129,7 +115,7 @@ def _columns(first: Sequence[Row], mapped: Mapping[str, str | None]) -> dict[str
     if columns["chosen"] and columns["rejected"] and "messages" not in mapped:  # which may say all that is needed
         columns["messages"] = tuple(c for c in columns["messages"] if any(_may_be_talk(row.get(c)) for row in first))
     if not any(columns[meaning] for meaning in ("prompt", "messages", "history")) and "prompt" not in mapped:
-        columns["prompt"] = tuple(name for name in columns["input"] if _folded(name) == "input")
+        columns["prompt"] = tuple(name for name in columns["input"] if folded(name) == "input")
         columns["input"] = tuple(name for name in columns["input"] if name not in columns["prompt"])
     if "label" not in mapped and not (columns["output_A"] and columns["output_B"]):
         values = [row.get(name) for row in first for name in columns["label"]]
@@ -137,134 +123,14 @@ def _columns(first: Sequence[Row], mapped: Mapping[str, str | None]) -> dict[str
     return columns
 
 
-@dataclass(slots=True)
-class Given:
-    """One row, by meaning."""
-
-    layout: Layout
-    row: Row
-    notes: list[str] = field(default_factory=list)  # what of it is read otherwise than it stands, for people
-    keys: set[str] = field(default_factory=set)  # of messages, not read
-    _read: set[str] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, layout: Layout, rows: Rows, row: Row) -> Given:
-        """A row of these rows.
-
-        Raises:
-            BadRow: it holds images or sounds.
-        """
-        row = _pruned(row, rows)
-        for column, value in row.items():
-            if _folded(column) in _MEDIA and holds(value):
-                raise BadRow(f"has `{column}`: Prospect trains on text alone")
-        return cls(layout, row)
-
-    def holds(self, meaning: str) -> bool:
-        """Whether the row says something of it."""
-        return self.layout.holds(self.row, meaning)
-
-    def get(self, meaning: str) -> Any:
-        """What the row says of it; a text that spells a conversation as what it spells.
-
-        Raises:
-            UserError: two columns say it, and not the same.
-        """
-        there = self._there(meaning)
-        if any(_comparable(self.row[column]) != _comparable(self.row[there[0]]) for column in there[1:]):
-            raise self.layout.doubt(f"the {meaning}", *((meaning, column) for column in there[:2]))
-        self._read.update(there)
-        value = next((self.row[c] for c in there or self.layout.columns[meaning] if c in self.row), None)
-        if isinstance(value, str) and meaning in self.layout.spelled:
-            spelled = read_stored(value)
-            return value if spelled is None else spelled
-        return value
-
-    def name(self, meaning: str) -> str:
-        """How the file calls what the row says of it."""
-        return self.layout.name(meaning, next(iter(self._there(meaning)), None))
-
-    def turns(self, meaning: str, speaker: Literal["user", "assistant"] | None = None) -> Turns:
-        """The turns that the row says of it."""
-        value = self.get(meaning)
-        if isinstance(value, str) and meaning in self.layout.spelled:
-            speaker = None
-        found = turns(value, self.name(meaning), speaker)
-        if not isinstance(value, str):
-            self.keys.update(unread_keys(value))
-        elif _is_spelled(read_stored(value)):
-            self.note(f"`{self.name(meaning)}` spells messages, but not in each row: it is read as text")
-        return found
-
-    def tools(self) -> str:
-        """The tools on offer, as JSON text."""
-        try:
-            return read_tools(self.get("tools"))
-        except UnreadableError as reason:
-            raise BadRow(str(reason)) from None
-
-    def skip(self, meaning: str) -> None:
-        """Leave out what was asked for: it is not read after all."""
-        self._read.difference_update(self.layout.columns[meaning])
-
-    def note(self, what: str) -> None:
-        """Say of the row that something of it is read otherwise than it stands."""
-        self.notes.append(what)
-
-    def unread(self) -> Iterable[str]:
-        """Columns that hold something nobody asked for."""
-        yield from (column for column, value in self.row.items() if column not in self._read and holds(value))
-        yield from self.layout.shadowed
-
-    def _there(self, meaning: str) -> list[str]:
-        return [column for column in self.layout.columns[meaning] if holds(self.row.get(column))]
-
-
-@dataclass(slots=True)
-class Unread:
-    """What rows hold that nobody reads, counted."""
-
-    columns: Counter[str] = field(default_factory=Counter)
-    keys: Counter[str] = field(default_factory=Counter)
-    rows: int = 0
-    place: str = ""  # of the first row
-
-    def add(self, row: Given, place: str) -> None:
-        """Count one row."""
-        names = list(row.unread())
-        self.columns.update(names)
-        self.keys.update(row.keys)
-        if names or row.keys:
-            self.rows += 1
-            self.place = self.place or place
-
-    def line(self) -> str:
-        """All names with the number of rows that have them."""
-        kinds = (("column", self.columns), ("message key", self.keys))
-        parts = [
-            f"{kind}{'s' if len(names) > 1 else ''} {', '.join(f'`{name}` ({n})' for name, n in names.most_common())}"
-            for kind, names in kinds
-            if names
-        ]
-        return f"not read: {'; '.join(parts)}"
-
-
-def _pruned(row: Row, rows: Rows) -> Row:
+def pruned(row: Row, rows: Rows) -> Row:
+    """The row without the keys that Arrow has added to its structs."""
     return {name: without_nulls(value) for name, value in row.items()} if rows.has_all_keys else row
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A name as it is compared with others."""
     return str(name).strip().lower().replace(" ", "_").replace("-", "_")
-
-
-def _comparable(value: object) -> object:
-    """What two columns of one meaning are compared by: texts without regard to white space, messages to their form."""
-    if isinstance(value, str):
-        return " ".join(value.split())
-    try:
-        return tuple(messages(value)) if is_conversation(value) else value
-    except UnreadableError:
-        return value
 
 
 def _open_alike(first: Sequence[Row], chosen: Sequence[str], rejected: Sequence[str]) -> bool:
@@ -278,12 +144,12 @@ def _is_said(value: object) -> bool:
 
 
 def _is_fact(name: str) -> bool:
-    return _folded(name) in _FACTS or _folded(name).endswith(_FACT_ENDINGS)
+    return folded(name) in _FACTS or folded(name).endswith(_FACT_ENDINGS)
 
 
 def _is_verdict(value: object) -> bool:
     """Whether a label speaks of good and bad: 1 and 0 or -1, true and false, or words for these (which are refused)."""
-    return isinstance(value, bool) or number(value) in (1, 0, -1) or _folded(str(value)) in _VERDICTS
+    return isinstance(value, bool) or number(value) in (1, 0, -1) or folded(str(value)) in _VERDICTS
 
 
 def number(value: object) -> float | None:
@@ -298,15 +164,16 @@ def number(value: object) -> float | None:
 
 
 def _may_be_talk(value: object) -> bool:
-    return isinstance(value, str) or _is_spelled(value)
+    return isinstance(value, str) or is_spelled(value)
 
 
 def _spells(values: list[object]) -> bool:
     """Whether all texts of a column spell conversations, in JSON or Python."""
     said = [value for value in values if _is_said(value)]
-    return bool(said) and all(_is_spelled(read_stored(str(value))) for value in said)
+    return bool(said) and all(is_spelled(read_stored(str(value))) for value in said)
 
 
-def _is_spelled(value: object) -> bool:
+def is_spelled(value: object) -> bool:
+    """Whether a value that a text spells, or a cell holds, is a conversation."""
     inner = value[0] if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list) else value
     return is_conversation(inner)

@@ -2,7 +2,7 @@
 
 A prompt is a text, a list of messages, or absent where chosen and rejected begin alike. Messages are ``{role,
 content}`` or ShareGPT's ``{from, value}``, as such, as JSON or Python text, or as a struct of lists. What columns mean
-is in columns.py; what no shape reads is told with its counts.
+is in columns.py; what no shape reads (given.py) is told with its counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from dataloaders.example import Drops, Example
-from dataloaders.sources.columns import NAMES, Given, Layout, Unread, layout, number
+from dataloaders.sources.columns import NAMES, Layout, layout, number
 from dataloaders.sources.dialogue import (
     Turns,
     answered,
@@ -24,6 +24,7 @@ from dataloaders.sources.dialogue import (
     same,
     turns,
 )
+from dataloaders.sources.given import Given, Unread
 from dataloaders.sources.rows import Row, Rows
 from dataloaders.sources.source import BadRow, each_row, unicode, user
 from prospect.config.schema import Split

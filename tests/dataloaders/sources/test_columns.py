@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataloaders.sources import columns, dialogue, files
+from dataloaders.sources import dialogue, files, given
 from dataloaders.sources.source import answers, user
 from prospect.errors import UserError
 from tests.planted import plant
@@ -32,7 +32,7 @@ def test_the_name_of_a_speaker_is_a_text_that_is_not_read(load):
 
 
 def test_a_column_that_is_no_longer_counted_as_unread_is_lost_in_silence(load, monkeypatch):
-    plant(monkeypatch, columns.Given.unread, "column not in self._read", "False")
+    plant(monkeypatch, given.Given.unread, "column not in self._read", "False")
     with pytest.raises(AssertionError):
         assert load("files", [{"prompt": Q, **PAIR, "documents": "x"}])[1].notes
 
