@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from dataloaders import example
+from dataloaders import example, repeats
 from dataloaders.example import Drops, Example
+from dataloaders.repeats import Repeats
 from dataloaders.sources import (
     alpacaeval,
+    columns,
     demo,
+    dialogue,
     files,
+    given,
     hh,
     json_table,
     mtbench,
@@ -34,10 +37,9 @@ from dataloaders.sources import (
 from dataloaders.sources.parts import open_parts
 from dataloaders.sources.rows import Hub
 from dataloaders.sources.source import Source
-from prospect import conversation
+from prospect import conversation, turns
 from prospect import demo as demo_rules
 from prospect.config.schema import DatasetConfig, Split
-from prospect.conversation import Message
 from prospect.errors import UserError, nearest
 
 _TRAIN_TEST = {Split.train: "train", Split.test: "test"}
@@ -65,12 +67,12 @@ SOURCES: Mapping[str, Source] = {
         splits={Split.test: "eval"},
     ),
     "mtbench": Source(mtbench.read, mtbench.REQUIRED, splits={Split.test: "question"}),
-    "files": Source(files.read, optional=files.COLUMNS),
+    "files": Source(files.read, optional=files.COLUMNS, rules=(columns, dialogue, given)),
     "demo": Source(demo.read, generate=demo_rules.rows, rules=(demo_rules,)),
 }
 
 # Modules that decide the examples of every source, beside the source's own: fingerprints follow their code.
-_SHARED = (conversation, example, json_table, parts, rows, source, spans, text_table)
+_SHARED = (conversation, example, json_table, parts, repeats, rows, source, spans, text_table, turns)
 
 
 def load_examples(name: str, config: DatasetConfig, split: Split, seed: int, drops: Drops) -> Iterator[Example]:
@@ -79,12 +81,15 @@ def load_examples(name: str, config: DatasetConfig, split: Split, seed: int, dro
     ``drops`` counts all rows that were read, also those of the other part of a file that serves train and test both.
     UserError for wrong files, columns and values, and where no example is left.
     """
-    reader, seen, yielded = _source(name, config), Counter[bytes](), False
+    reader, told, yielded = _source(name, config), Repeats(name), False
     for part in open_parts(name, reader, config, split, seed):
         drops.rows_read += len(part.rows)
         for found in filter(part.has, reader.read(part.rows, part.split, seed, drops)):
             yielded = True
-            yield replace(found, id=_identity(name, found, seen), dataset=name)
+            identity, repetition = told.add(found)
+            if repetition is not None:
+                drops.note(repetition, found.place)
+            yield replace(found, id=identity, dataset=name)
     if not yielded:
         why = ", ".join(f"{count} {reason}" for reason, count in drops.reasons.most_common())
         hint = why or f"test_fraction is {config.test_fraction}"
@@ -112,17 +117,3 @@ def _source(name: str, config: DatasetConfig) -> Source:
         hint = nearest(config.source, SOURCES) or f"; there are {', '.join(SOURCES)}"
         raise UserError(f"datasets.{name}.source: there is no source {config.source}{hint}")
     return SOURCES[config.source]
-
-
-def _identity(name: str, found: Example, seen: Counter[bytes]) -> str:
-    """Content hash of (data set, prompt, answers or text); the second example with the same content is numbered."""
-    content: list[object] = [name, [(turn.role, _said(turn)) for turn in found.prompt], [*map(_said, found.answers)]]
-    content += [extra for extra in (found.text, found.tools or None) if extra is not None]
-    digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=8).digest()
-    seen[digest] += 1
-    return digest.hex() + (f"-{seen[digest]}" if seen[digest] > 1 else "")
-
-
-def _said(turn: Message) -> object:
-    """All that a turn holds, for a key: its text where that is all."""
-    return turn.content if turn.is_plain else turn.row()

@@ -61,9 +61,9 @@ class Drops:
         self.reasons[reason] += 1
         self._place(reason, place)
 
-    def note(self, what: str, place: str = "") -> None:
-        """Count one row that is kept, though something of it is not as it stands: "column `meta` is not read"."""
-        self.notes[what] += 1
+    def note(self, what: str, place: str = "", rows: int = 1) -> None:
+        """Count rows that are kept, though something of them is not as it stands: "column `meta` is not read"."""
+        self.notes[what] += rows
         self._place(what, place)
 
     def add(self, other: Drops) -> None:

@@ -183,6 +183,22 @@ def load(config: Config, kind: RecordKind, balanced: bool, chat: ChatFormat, eva
     return Data(train, evaluation, order, config, n_examples)
 
 
+def one_sided(kinds: tuple[int, int], kind: RecordKind, loss: str) -> str | None:
+    """The warning that all labelled answers of an epoch are of one kind; ``kinds``: desirable and undesirable ones."""
+    desirable, undesirable = kinds
+    if kind is not RecordKind.labelled or bool(desirable) == bool(undesirable):
+        return None
+    if desirable:
+        return (
+            f"all {desirable} labelled answers are desirable: loss={loss} learns what tells the two kinds apart; "
+            "add undesirable ones (label: false), or take loss=sft, which imitates the desirable"
+        )
+    return (
+        f"all {undesirable} labelled answers are undesirable: loss={loss} can but move away from them, towards "
+        "anything; add desirable ones (label: true)"
+    )
+
+
 _WANTED = {  # with a loss that takes it; of what an example gives, the first says what it is for
     RecordKind.texts: ("a text", "pt"),
     RecordKind.pairs: ("a pair", "dpo"),

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from dataloaders.example import Example
-from dataloaders.sources.rows import Hub, Row, Rows, hub_parts, local_file, read_hub, read_local
+from dataloaders.sources.rows import Hub, Row, Rows, hub_parts, joined, local_files, read_hub, read_local
 from dataloaders.sources.source import Source
+from prospect.config.own_files import SUFFIXES
 from prospect.config.schema import DatasetConfig, Split
 from prospect.errors import UserError, nearest
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES = {".json", ".jsonl", ".parquet", ".arrow", ".csv", ".tsv", ".gz", ".txt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,15 @@ def open_parts(name: str, source: Source, config: DatasetConfig, split: Split, s
         raise UserError(f"datasets.{name}: there is no {split} part; it has {', '.join(available)}")
     train = available.get(Split.train)
     if split is Split.all and train and train.is_share:
-        parts = [Part(train.open(), Split.all)]  # the same rows serve both: read them once, whole
+        parts = [Part(rows, Split.all) for rows in train.open()]  # the same rows serve both: read them once, whole
     else:
         chosen = list(available) if split is Split.all else [split]
         parts = [
-            Part(available[part].open(), part, part if available[part].is_share else None, config.test_fraction)
+            Part(rows, part, part if available[part].is_share else None, config.test_fraction)
             for part in chosen
+            for rows in available[part].open()
         ]
+    _check_columns(f"datasets.{name}", source, config, [part.rows for part in parts])
     return [replace(part, rows=_with_columns(f"datasets.{name}", source, config, part.rows)) for part in parts]
 
 
@@ -66,7 +68,7 @@ def open_parts(name: str, source: Source, config: DatasetConfig, split: Split, s
 class _Supply:
     """Where a part's rows come from, not opened yet."""
 
-    open: Callable[[], Rows]
+    open: Callable[[], Sequence[Rows]]
     is_share: bool = False  # of rows that serve training and test both
 
 
@@ -75,24 +77,25 @@ def _available(key: str, source: Source, config: DatasetConfig, seed: int) -> di
         if config.path or config.test_path:
             raise UserError(f"{key}.path: the rows of {config.source} are generated; a file is read by source=files")
         return {split: _Supply(partial(_generated, source, split, seed)) for split in Split if split is not Split.all}
-    if config.path and not (source.hub is None and _is_repository(config.path)):
-        available = _from_file(key, source, config, config.path)
+    repository = config.path if isinstance(config.path, str) and _is_repository(config.path) else None
+    if config.path and (source.hub or not repository):
+        available = _from_files(key, source, config, config.path)
     elif source.hub:
         available = {
-            split: _Supply(partial(read_hub, source.hub, part, config.revision, f"{key}.path"))
+            split: _Supply(partial(_from_hub, source.hub, part, config.revision, f"{key}.path"))
             for split, part in source.splits.items()
         }
-    elif config.path:
-        available = _from_repository(key, Hub(config.path, config.subset), config)
+    elif repository:
+        available = _from_repository(key, Hub(repository, config.subset), config)
     else:
         raise UserError(f"{key}.path: names no file to read")
     if config.test_path:
-        available[Split.test] = _Supply(partial(_local, config.test_path, f"{key}.test_path"))
+        available[Split.test] = _Supply(partial(_local, config.test_path, f"{key}.test_path", bool(source.required)))
     return available
 
 
-def _from_file(key: str, source: Source, config: DatasetConfig, path: str) -> dict[Split, _Supply]:
-    whole = partial(_local, path, f"{key}.path")
+def _from_files(key: str, source: Source, config: DatasetConfig, path: str | list[str]) -> dict[Split, _Supply]:
+    whole = partial(_local, path, f"{key}.path", bool(source.required))
     if source.splits and Split.train not in source.splits:
         return {Split.test: _Supply(whole)}
     return {Split.train: _Supply(whole)} if config.test_path else _shared(whole)
@@ -100,7 +103,7 @@ def _from_file(key: str, source: Source, config: DatasetConfig, path: str) -> di
 
 def _from_repository(key: str, hub: Hub, config: DatasetConfig) -> dict[Split, _Supply]:
     parts = hub_parts(hub, config.revision, f"{key}.path")
-    opened = {part: partial(read_hub, hub, part, config.revision, f"{key}.path") for part in parts}
+    opened = {part: partial(_from_hub, hub, part, config.revision, f"{key}.path") for part in parts}
     if set(parts) == {"train"} and not config.test_path:
         return _shared(opened["train"])
     available = {split: _Supply(opened[split]) for split in Split if split in opened}
@@ -109,12 +112,18 @@ def _from_repository(key: str, hub: Hub, config: DatasetConfig) -> dict[Split, _
     return available
 
 
-def _shared(whole: Callable[[], Rows]) -> dict[Split, _Supply]:
+def _shared(whole: Callable[[], Sequence[Rows]]) -> dict[Split, _Supply]:
     return {split: _Supply(whole, is_share=True) for split in (Split.train, Split.test)}
 
 
-def _local(path: str, key: str) -> Rows:
-    return read_local(local_file(path, key))
+def _from_hub(hub: Hub, part: str, revision: str | None, key: str) -> list[Rows]:
+    return [read_hub(hub, part, revision, key)]
+
+
+def _local(path: str | list[str], key: str, as_one: bool) -> list[Rows]:
+    """Rows of each file; ``as_one``: they are of one form, and a row may refer to another file's."""
+    found = [read_local(file) for file in local_files(path, key)]
+    return [joined(found)] if as_one and len(found) > 1 else found
 
 
 class _Generated:
@@ -137,10 +146,10 @@ class _Generated:
         return iter(self.rows)
 
 
-def _generated(source: Source, split: Split, seed: int) -> Rows:
+def _generated(source: Source, split: Split, seed: int) -> list[Rows]:
     assert source.generate
     table = _Generated(source.generate, split, seed)
-    return Rows(table, f"generated {split} part", f"{split} {seed}")
+    return [Rows(table, f"generated {split} part", f"{split} {seed}")]
 
 
 def _is_repository(path: str) -> bool:
@@ -150,19 +159,26 @@ def _is_repository(path: str) -> bool:
         bool(_REPOSITORY.fullmatch(path))
         and not here.exists()
         and not here.parent.exists()
-        and here.suffix not in _FILES
+        and here.suffix not in SUFFIXES
     )
 
 
-def _with_columns(key: str, source: Source, config: DatasetConfig, rows: Rows) -> Rows:
-    """The rows under the source's names. UserError where a mapping is wrong or a required column is absent."""
+def _check_columns(key: str, source: Source, config: DatasetConfig, several: Sequence[Rows]) -> None:
+    """UserError where a mapping is wrong: for a column that is not read, or from one that none of the files has."""
     known = (*source.required, *source.optional)
     for ours, theirs in config.columns.items():
         if ours not in known:
             raise UserError(f"{key}.columns.{ours}: {config.source} reads no such column{nearest(ours, known)}")
-        if theirs not in rows.found:
-            raise UserError(f"{key}.columns.{ours}: {rows.origin} has no column {theirs}; it has {_list(rows.found)}")
-    rows = rows.renamed(config.columns)
+        if theirs is not None and not any(theirs in rows.found for rows in several):
+            has = f"it has {_list(several[0].found)}" if len(several) == 1 else "nor has another file"
+            raise UserError(f"{key}.columns.{ours}: {several[0].origin} has no column {theirs}; {has}")
+
+
+def _with_columns(key: str, source: Source, config: DatasetConfig, rows: Rows) -> Rows:
+    """The rows under the source's names. UserError where a required column is absent."""
+    found = set(rows.found) if config.columns else ()
+    there = {ours: theirs for ours, theirs in config.columns.items() if theirs is None or theirs in found}
+    rows = replace(rows.renamed(there), prefix=key)
     absent = [column for column in source.required if column not in rows.found]
     if absent:
         raise UserError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
+import glob
 import gzip
 import hashlib
 import itertools
@@ -38,8 +40,10 @@ class Rows:
     table: Table
     origin: str  # the file or hub part, for people
     key: str  # changes with the content
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str | None] = field(default_factory=dict)  # None: no column of the table, whatever its name
     is_text: bool = False  # every cell is text, as in CSV
+    has_all_keys: bool = False  # Arrow's structs have all keys that any row has, null where a row has not
+    prefix: str = "datasets.<name>"  # of the data set's keys in the configuration, for advice
 
     def __len__(self) -> int:
         return len(self.table)
@@ -57,17 +61,81 @@ class Rows:
 
     def place(self, index: int) -> str:
         """Where a row stands, for people: ``file:line`` where there are lines."""
-        return self.table.place(index) if isinstance(self.table, Spans) else f"{self.origin} row {index + 1}"
+        if isinstance(self.table, Spans | _Joined):
+            return self.table.place(index)
+        return f"{self.origin} row {index + 1}"
 
-    def renamed(self, columns: Mapping[str, str]) -> Rows:
+    @property
+    def shadowed(self) -> tuple[str, ...]:
+        """Columns of the table whose names are given to others."""
+        named = {ours for ours, theirs in self.columns.items() if theirs not in (None, ours)}
+        there = dict.fromkeys(name for row in itertools.islice(self.table, 100) for name in row if name in named)
+        return tuple(name for name in there if name not in self.columns.values())
+
+    def renamed(self, columns: Mapping[str, str | None]) -> Rows:
         """The same rows with further columns under other names."""
         return replace(self, columns={**self.columns, **columns})
 
     def _renamed(self, row: Row) -> Row:
         if not self.columns:
             return row
-        mapped = {ours: row.get(theirs) for ours, theirs in self.columns.items()}
+        mapped = {ours: row.get(theirs) for ours, theirs in self.columns.items() if theirs is not None}
         return {**{name: value for name, value in row.items() if name not in self.columns.values()}, **mapped}
+
+
+class _Joined:
+    """Rows of several files as one table."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts, self.starts = parts, [0, *itertools.accumulate(map(len, parts))]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: int) -> Row:
+        part = bisect.bisect_right(self.starts, index) - 1
+        return self.parts[part][index - self.starts[part]]
+
+    def __iter__(self) -> Iterator[Row]:
+        return itertools.chain.from_iterable(self.parts)
+
+    def place(self, index: int) -> str:
+        part = bisect.bisect_right(self.starts, index) - 1
+        return self.parts[part].place(index - self.starts[part])
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Rows of several files, one after the other."""
+    key = hashlib.sha256(" ".join(part.key for part in parts).encode()).hexdigest()
+    text, keys = any(part.is_text for part in parts), any(part.has_all_keys for part in parts)
+    return Rows(_Joined(parts), ", ".join(part.origin for part in parts), key, is_text=text, has_all_keys=keys)
+
+
+def local_files(path: str | list[str], key: str) -> list[Path]:
+    """The files that the configuration's ``key`` names, in its order; those that fit one pattern by name.
+
+    Raises:
+        UserError: one of them cannot be read, or is named twice, or a pattern fits none.
+    """
+    files = [file for one in ([path] if isinstance(path, str) else path) for file in _fitting(one, key)]
+    if not files:
+        raise UserError(f"{key}: the list names no file")
+    known: set[Path] = set()
+    for file in files:
+        if file.resolve() in known:
+            raise UserError(f"{key}: names {file} twice; to see its rows more often: {key.rpartition('.')[0]}.weight")
+        known.add(file.resolve())
+    return files
+
+
+def _fitting(path: str, key: str) -> list[Path]:
+    where = Path(path).expanduser()
+    if not glob.has_magic(path) or where.exists():
+        return [local_file(path, key)]
+    found = [name for name in sorted(glob.glob(str(where), recursive=True)) if Path(name).is_file()]
+    if not found:
+        raise UserError(f"{key}: no file fits {path}")
+    return [local_file(name, key) for name in found]
 
 
 def local_file(path: str, key: str) -> Path:
@@ -102,7 +170,8 @@ def read_local(file: Path) -> Rows:
         table = _columnar(file, suffix) if suffix in _COLUMNAR else JsonTable(file)
     if not len(table):
         raise UserError(f"{file}: holds no rows")
-    return Rows(table, str(file), content_key(file), is_text="sv" in suffix)
+    is_text = "sv" in suffix
+    return Rows(table, str(file), content_key(file), is_text=is_text, has_all_keys=suffix in _COLUMNAR and not is_text)
 
 
 _COLUMNAR = {".parquet": "parquet", ".arrow": "arrow", **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz"), "csv")}
@@ -161,7 +230,7 @@ def read_hub(hub: Hub, part: str, revision: str | None, key: str) -> Rows:
     with _hub_errors(hub.repo, key):
         table = datasets.load_dataset(**where, split=part)
     # The fingerprint of a freshly loaded set follows from repository, configuration, commit and part.
-    return Rows(table, f"{hub.repo} ({part})", table._fingerprint)
+    return Rows(table, f"{hub.repo} ({part})", table._fingerprint, has_all_keys=True)
 
 
 def hub_parts(hub: Hub, revision: str | None, key: str) -> Sequence[str]:

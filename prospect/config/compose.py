@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from prospect.config.names import text_keys
+from prospect.config.own_files import is_file_name, name_of, own_files
 from prospect.errors import MachineError, UserError, nearest
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -76,6 +78,10 @@ class Composer:
         for word in map(_expanded, typed):
             try:
                 override = parse(word)
+                if override.key_or_group == "datasets":
+                    word, *own = self._files_apart(word, override, path)
+                    override = parse(word)
+                    found += own
                 if override.key_or_group in groups:
                     self._check_choice(override, path)
             except UserError as error:
@@ -90,6 +96,20 @@ class Composer:
         if problems:
             raise UserError("\n".join(problems))
         return found
+
+    def _files_apart(self, word: str, override: Override, searchpath: Sequence[str]) -> list[str]:
+        """The choice of data sets without the files that stand in it, then words that make a data set of each file."""
+        members, sweep = self.members("datasets", searchpath), override.is_sweep_override()
+        options = [parse(f"x={o}").value() for o in override.sweep_string_iterator()] if sweep else [override.value()]
+        names = [str(name) for option in options for name in (option if isinstance(option, list) else [option])]
+        files = [name for name in names if is_file_name(name, members)]
+        if not files:
+            return [word]
+        if sweep:
+            one = f"datasets=[files] datasets.files.path={','.join(files)} -m"
+            raise UserError(f"datasets: takes files as a list, [{','.join(names)}]; one after the other: {one}")
+        sets, own = own_files(names, members)
+        return [f"datasets=[{','.join(sets)}]", *(word for file in own for word in (file.source_word, file.path_word))]
 
     def _check_choice(self, override: Override, searchpath: Sequence[str]) -> None:
         group, members = override.key_or_group, self.members(override.key_or_group, searchpath)
@@ -128,7 +148,7 @@ class Composer:
         """What a run's default name is made of: choices, values, and the values of these choices alone."""
         groups = self.groups()
         chosen = [word for word in words if parse(word).key_or_group in groups]
-        own, base = self.compose(words), self.compose(chosen)
+        own, base = self.compose(words), self.compose([*chosen, *_file_words(words)])
         usual = self.compose([word for word in chosen if not word.startswith("datasets=")])
         choices = dict(own.choices)
         if set(base.values["datasets"]) != set(usual.values["datasets"]):
@@ -202,6 +222,21 @@ def parse(word: str) -> Override:
         what = str(error).splitlines()[0]
         quoted = f"""'{key}="{value}"'"""
         raise UserError(f"{word}: cannot be read ({what}); no spaces in lists, quotes around text: {quoted}") from None
+
+
+def _file_words(words: Sequence[str]) -> list[str]:
+    """Words that make a data set of a file that lies here, and are said by the data set's name."""
+    given = {word.partition("=")[0]: word for word in words}
+    found = []
+    for key, word in given.items():
+        match = re.fullmatch(r"\+\+datasets\.(\w+)\.path", key)
+        source = match and given.get(f"++datasets.{match[1]}.source")
+        if match is None or source != f"++datasets.{match[1]}.source=files":
+            continue
+        path = parse(word).value()
+        if isinstance(path, str) and re.fullmatch(rf"{re.escape(name_of(path))}(_\d+)?", match[1]):
+            found += [source, *([word] if Path(path).name == path else [])]
+    return found
 
 
 def _expanded(word: str) -> str:

@@ -79,11 +79,17 @@ def _value(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
 
 
 def _one_of(parts: tuple[Any, ...], value: Any, key: str, problems: list[str]) -> Any:
-    """A union: one type, beside it null or words with a meaning of their own (auto)."""
+    """A union: one type or a list of it, beside it null or words with a meaning of their own (auto)."""
     words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
     if value in words or (value is None and types.NoneType in parts):
         return value
-    (kind,) = (part for part in parts if part is not types.NoneType and get_origin(part) is not Literal)
+    kinds = [part for part in parts if part is not types.NoneType and get_origin(part) is not Literal]
+    lists = [part for part in kinds if get_origin(part) is list]
+    if lists and isinstance(value, list):
+        return _value(lists[0], value, key, problems)
+    (kind,) = (part for part in kinds if part not in lists)
+    if lists and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+        raise Misfit(f"expected {_expected(kind)} or a list [...], not {_shown(value)}")
     if words and isinstance(value, str):
         raise Misfit(f"expected {_expected(kind)} or {', '.join(words)}, not {_shown(value)}")
     return _value(kind, value, key, problems)

@@ -149,13 +149,13 @@ class DatasetConfig:
     """One data set: where its rows come from and how much of them a run sees."""
 
     source: str = "files"
-    path: str | None = None
-    test_path: str | None = None
+    path: str | list[str] | None = None  # files, patterns among them, or one repository on the hub
+    test_path: str | list[str] | None = None
     subset: str | None = None
     revision: str | None = None
     weight: float = 1.0
     test_fraction: float = 0.1
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | None] = field(default_factory=dict)  # null: no column holds it
 
 
 @dataclass(slots=True)

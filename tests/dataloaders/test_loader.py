@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataloaders.loader import Data, load
+from dataloaders.loader import Data, load, one_sided
 from dataloaders.packing import length
 from dataloaders.records import RecordKind
 from prospect.config.schema import DatasetConfig
 from prospect.errors import UserError
 from tests import tiny
 from tests.model.formats import chat
+from tests.planted import plant
 
 CHAT = chat("archangel")
 
@@ -145,3 +146,23 @@ def test_weights_show_a_data_set_more_often(tmp_path: Path) -> None:
     shown = Counter(made.train[int(i)].dataset for i in made.order.epoch(0))
     sizes = dict(zip(made.train.names, map(len, made.train.stores), strict=True))
     assert shown == {"set0": sizes["set0"], "set1": 2 * sizes["set1"]}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kind", "advice"),
+    [
+        ((4, 0), RecordKind.labelled, "add undesirable ones (label: false), or take loss=sft"),
+        ((0, 4), RecordKind.labelled, "add desirable ones (label: true)"),
+        ((1, 4), RecordKind.labelled, None),
+        ((4, 0), RecordKind.answers, None),
+        ((4, 0), RecordKind.pairs, None),
+    ],
+)
+def test_labels_of_one_kind_are_warned_of(kinds: tuple[int, int], kind: RecordKind, advice: str | None) -> None:
+    said = one_sided(kinds, kind, "kto")
+    assert said is None if advice is None else (said is not None and advice in said and "loss=kto" in said)
+
+
+def test_a_warning_that_looks_at_no_kind_would_speak_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, one_sided, "kind is not RecordKind.labelled or", "")
+    assert one_sided((4, 0), RecordKind.pairs, "dpo")

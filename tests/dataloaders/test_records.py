@@ -6,13 +6,14 @@ import pytest
 
 from dataloaders.example import Example
 from dataloaders.records import RecordKind, records
+from dataloaders.sources.source import answers
 from prospect.batch import Role
 from prospect.conversation import Message
 
 PROMPT = (Message("user", "q"),)
-PAIRED = Example("p", "d", PROMPT, ("a", "b", "c"), pairs=((0, 1), (2, 1)), imitate=2)
-LABELLED = Example("l", "d", PROMPT, ("a", "b"), desirable=(True, False), imitate=None)
-PLAIN = Example("s", "d", PROMPT, ("a",))
+PAIRED = Example("p", "d", PROMPT, answers("a", "b", "c"), pairs=((0, 1), (2, 1)), imitate=2)
+LABELLED = Example("l", "d", PROMPT, answers("a", "b"), desirable=(True, False), imitate=None)
+PLAIN = Example("s", "d", PROMPT, answers("a"))
 GOOD, BAD = Role.chosen, Role.rejected
 
 
@@ -35,5 +36,5 @@ GOOD, BAD = Role.chosen, Role.rejected
 )
 def test_records_of_an_example(example: Example, kind: RecordKind, wanted: list[object]) -> None:
     found = list(records(example, kind))
-    assert [(record.id, record.answers, record.roles) for record in found] == wanted
+    assert [(record.id, tuple(a.content for a in record.answers), record.roles) for record in found] == wanted
     assert all(record.prompt == PROMPT and record.dataset == "d" for record in found)

@@ -11,6 +11,7 @@ import pytest
 
 from dataloaders.example import Example
 from dataloaders.sources import hh
+from dataloaders.sources.source import answers
 
 Texts = tuple[str, str, str]  # prompt, chosen, rejected
 
@@ -18,7 +19,7 @@ Texts = tuple[str, str, str]  # prompt, chosen, rejected
 def archangel(example: Example) -> Texts:
     turns = [f"\n<|{turn.role}|>\n{turn.content}" for turn in example.prompt]
     ((better, worse),) = example.pairs
-    return "".join(turns) + "\n<|assistant|>\n", example.answers[better], example.answers[worse]
+    return "".join(turns) + "\n<|assistant|>\n", example.answers[better].content, example.answers[worse].content
 
 
 def by_the_original_rules(row: dict[str, str]) -> Texts:
@@ -72,7 +73,7 @@ def test_turns_are_found_whatever_the_spacing(load):
     (example,), _ = load("hh", [{"chosen": context + "Sure.", "rejected": context + " No  way."}])
     turns = [(turn.role, turn.content) for turn in example.prompt]
     assert turns == [("user", "Hi there"), ("assistant", "Yes?"), ("user", "Tell me.")]
-    assert example.answers == ("Sure.", " No way.")
+    assert example.answers == answers("Sure.", " No way.")
 
 
 GOOD = "\n\nHuman: q\n\nAssistant: "

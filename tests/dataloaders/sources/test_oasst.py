@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dataloaders.sources import oasst
-from dataloaders.sources.source import squeeze
+from dataloaders.sources.source import answers, squeeze
 
 
 def message(name: str, parent: str | None, text: str, rank: int | None = None, **more: Any) -> dict[str, Any]:
@@ -44,7 +44,11 @@ def trees(shared_data: Path) -> Path:
 def found(load, trees: Path) -> set[tuple[tuple[str, ...], str, str]]:
     examples, _ = load("oasst", trees)
     return {
-        (tuple(turn.content for turn in example.prompt), example.answers[better], example.answers[worse])
+        (
+            tuple(turn.content for turn in example.prompt),
+            example.answers[better].content,
+            example.answers[worse].content,
+        )
         for example in examples
         for better, worse in example.pairs
     }
@@ -63,10 +67,10 @@ def test_fifty_real_trees_give_the_neighbouring_pairs(load, trees, monkeypatch):
 def test_a_ranking_becomes_a_chain_and_sft_learns_the_best(load):
     rows = [ROOT, message("c", "r", "worst", 2), message("b", "r", "mid  dle", 1), message("a", "r", "best", 0)]
     (example,), drops = load("oasst", rows)
-    assert example.answers == ("best", "mid dle", "worst")
+    assert example.answers == answers("best", "mid dle", "worst")
     assert example.pairs == ((0, 1), (1, 2))
     assert example.scores == (0.0, -1.0, -2.0)
-    assert example.answers[example.imitate] == "best"
+    assert example.answers[example.imitate].content == "best"
     assert (drops.rows_read, drops.reasons) == (4, {})
 
 
@@ -85,7 +89,7 @@ def test_deeper_answers_carry_the_dialogue_above_them(load):
 def test_ties_share_a_neighbour_and_gaps_have_none(load):
     ranks = [("a", 0), ("b", 1), ("c", 1), ("d", 3)]
     (example,), _ = load("oasst", [ROOT, *(message(name, "r", name, rank) for name, rank in ranks)])
-    assert example.answers == ("a", "b", "c", "d")
+    assert example.answers == answers("a", "b", "c", "d")
     assert example.pairs == ((0, 1), (0, 2))
 
 
@@ -110,5 +114,5 @@ PAIR = (ROOT, message("a", "r", "yes", 0), message("b", "r", "no", 1))
 )
 def test_what_is_left_out_is_counted(load, rows, reasons):
     (example,), drops = load("oasst", [*PAIR, *rows])
-    assert example.answers == ("yes", "no")
+    assert example.answers == answers("yes", "no")
     assert drops.reasons == reasons

@@ -83,6 +83,50 @@ def test_two_files_are_read_whole(tmp_path):
     assert found == [["a", "b"], ["c"], ["a", "b", "c"]]
 
 
+def test_several_files_are_read_in_the_order_given_and_those_of_a_pattern_by_name(tmp_path):
+    paths = [write(tmp_path / f"{name}.jsonl", [name]) for name in ("b", "a", "c")]
+    assert prompts_of(DatasetConfig(path=[*paths]), Split.all) == ["b", "a", "c"]
+    assert prompts_of(DatasetConfig(path=f"{tmp_path}/*.jsonl"), Split.all) == ["a", "b", "c"]
+    assert prompts_of(DatasetConfig(path=[paths[2], f"{tmp_path}/[ab].jsonl"]), Split.all) == ["c", "a", "b"]
+    two = DatasetConfig(path=paths[:2], test_path=[paths[2]])
+    assert [prompts_of(two, split) for split in (Split.train, Split.test)] == [["b", "a"], ["c"]]
+
+
+def test_each_of_several_files_is_read_in_its_own_shape_and_named_by_its_place(tmp_path):
+    paths = [tmp_path / f"{n}.jsonl" for n in range(3)]
+    rows = [{"query": "q", "chosen": "a", "rejected": "b"}, {"question": "r", "answer": "c"}, {"prompt": " "}]
+    for path, row in zip(paths, rows, strict=True):
+        path.write_text(json.dumps(row))
+    drops = Drops()
+    examples = list(load_examples("files", DatasetConfig(path=list(map(str, paths))), Split.all, 0, drops))
+    assert [(len(example.pairs), example.place) for example in examples] == [(1, f"{paths[0]}:1"), (0, f"{paths[1]}:1")]
+    assert (drops.rows_read, drops.places) == (3, {"empty prompt": [f"{paths[2]}:1"]})
+    mapped = DatasetConfig(path=list(map(str, paths[:2])), columns={"prompt": "question"})
+    assert prompts_of(mapped, Split.all) == ["q", "r"]
+
+
+def test_files_of_a_source_with_a_form_of_its_own_are_one_table(tmp_path):
+    row = {"history": "q", "human_ref_A": "a", "human_ref_B": "b", "score_A": 9, "score_B": 2, "labels": 1}
+    paths = [tmp_path / f"{n}.json" for n in range(3)]
+    for n, path in enumerate(paths):
+        path.write_text(json.dumps({**row, "human_ref_B": f"b{n}", "score_B": 2 if n < 2 else 0}))
+    drops = Drops()
+    config = DatasetConfig(source="shp", path=list(map(str, paths)))
+    (example,) = load_examples("shp", config, Split.all, 0, drops)
+    assert len(example.pairs) == 2
+    assert drops.places == {"score is not positive": [f"{paths[2]}:1"]}
+
+
+def test_fingerprints_follow_the_bytes_of_all_files_and_their_order(tmp_path):
+    def key(*paths: str) -> str:
+        return fingerprint("mine", DatasetConfig(path=list(paths)), Split.train, 0)
+
+    a, b, other = (write(tmp_path / f"{name}.jsonl", [name]) for name in "abc")
+    copy = write(tmp_path / "copy.jsonl", ["b"])
+    assert key(a, b) == key(a, copy)
+    assert len({key(a, b), key(b, a), key(a, other), key(a)}) == 4
+
+
 @pytest.mark.parametrize(
     ("options", "split", "says"),
     [
@@ -96,6 +140,10 @@ def test_two_files_are_read_whole(tmp_path):
         ({"columns": {"promt": "x"}}, Split.train, r"columns\.promt: .*did you mean `prompt`"),
         ({"columns": {"prompt": "x"}}, Split.train, r"columns\.prompt: .* no column x; it has `prompt`, `chosen`"),
         ({"source": "demo"}, Split.train, r"datasets\.mine\.path: the rows of demo are generated"),
+        ({"path": []}, Split.train, r"datasets\.mine\.path: names no file to read"),
+        ({"path": "nowhere/*.json"}, Split.train, r"datasets\.mine\.path: no file fits nowhere/\*\.json"),
+        ({"path": [__file__, __file__]}, Split.train, r"datasets\.mine\.path: names .*test_parts\.py twice; to see"),
+        ({"path": ["x", "y.json"]}, Split.train, r"datasets\.mine\.path: there is no file x"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, options, split, says):

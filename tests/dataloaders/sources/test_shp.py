@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dataloaders.sources import shp
+from dataloaders.sources.source import answers
 from prospect.config.schema import Split
 
 
@@ -24,11 +25,11 @@ def test_pairs_of_one_post_become_one_example_wherever_its_rows_stand(load):
     rows = [row("p", "bad", "good", 2, 8), row("q", "x", "y"), row("p", "good", "ugly  one", 8, 1)]
     (first, second), drops = train(load, rows)
     assert first.prompt[0].content == "p"
-    assert first.answers == ("bad", "good", "ugly one")
+    assert first.answers == answers("bad", "good", "ugly one")
     assert first.pairs == ((1, 0), (1, 2))
     assert first.scores == (2.0, 8.0, 1.0)
     assert (first.imitate, first.keep, first.category) == (0, "start", "askbaking_train")
-    assert second.answers == ("x", "y")
+    assert second.answers == answers("x", "y")
     assert (drops.rows_read, drops.reasons) == (3, {})
 
 
@@ -44,8 +45,9 @@ def test_at_most_five_pairs_of_a_post_are_drawn_by_the_seed(load):
     rows = [row("p", f"a{i}", f"b{i}") for i in range(12)]
     (example,), drops = train(load, rows)
     assert len(example.pairs) == 5
-    assert example.answers[0] == "a0"
-    assert all(example.answers[i] == example.answers[j].replace("b", "a") for i, j in example.pairs)
+    assert example.answers[0].content == "a0"
+    texts = [answer.content for answer in example.answers]
+    assert all(texts[i] == texts[j].replace("b", "a") for i, j in example.pairs)
     assert drops.reasons == {"more than 5 pairs of one post": 7}
     assert train(load, rows)[0] == [example]
     assert len({train(load, rows, seed=seed)[0][0].answers for seed in range(6)}) > 1

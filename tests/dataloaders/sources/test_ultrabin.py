@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dataloaders.sources.source import answers
+
 
 def turns(answer: object) -> list[dict[str, object]]:
     return [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]
@@ -13,7 +15,7 @@ def test_the_last_turns_are_the_answers(load):
     row = {"prompt": "q  q", "prompt_id": "x", "chosen": turns("a  b"), "rejected": turns("c")}
     (example,), drops = load("ultrabin", [row])
     assert example.prompt[0].content == "q q"
-    assert (example.answers, example.pairs, example.imitate) == (("a b", "c"), ((0, 1),), 0)
+    assert (example.answers, example.pairs, example.imitate) == (answers("a b", "c"), ((0, 1),), 0)
     assert example.keep == "start"
     assert drops.rows_read == 1
 
