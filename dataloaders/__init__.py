@@ -37,7 +37,7 @@ from dataloaders.sources import (
 from dataloaders.sources.parts import open_parts
 from dataloaders.sources.rows import Hub
 from dataloaders.sources.source import Source
-from prospect import conversation, turns
+from prospect import conversation, message_forms
 from prospect import demo as demo_rules
 from prospect.config.schema import DatasetConfig, Split
 from prospect.errors import UserError, nearest
@@ -72,7 +72,7 @@ SOURCES: Mapping[str, Source] = {
 }
 
 # Modules that decide the examples of every source, beside the source's own: fingerprints follow their code.
-_SHARED = (conversation, example, json_table, parts, repeats, rows, source, spans, text_table, turns)
+_SHARED = (conversation, example, json_table, parts, repeats, rows, source, spans, text_table, message_forms)
 
 
 def load_examples(name: str, config: DatasetConfig, split: Split, seed: int, drops: Drops) -> Iterator[Example]:

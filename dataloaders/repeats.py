@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from dataloaders.example import Example
-from prospect.turns import Message
+from prospect.conversation import Message
 
 AGAIN = "a row that repeats an earlier one: it is trained as often as it stands there"
 TURNED = "a pair that stands there the other way round, too: the two contradict each other"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from dataloaders.sources.dialogue import opening
 from dataloaders.sources.rows import Row, Rows
-from prospect.conversation import holds, is_conversation, read_stored, without_nulls
 from prospect.errors import UserError
+from prospect.message_forms import holds, is_conversation, read_stored, without_nulls
 
 # Meaning -> usual names of its columns, without regard to case; `input` is the prompt where there is no other.
 NAMES: Mapping[str, tuple[str, ...]] = {

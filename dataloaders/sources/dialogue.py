@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Literal
 
 from dataloaders.sources.source import BadRow, unicode
-from prospect.conversation import Message, UnreadableError, messages
+from prospect.conversation import Message
+from prospect.message_forms import UnreadableError, messages
 
 Turns = tuple[Message, ...]
 

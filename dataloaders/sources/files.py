@@ -28,8 +28,9 @@ from dataloaders.sources.given import Given, Unread
 from dataloaders.sources.rows import Row, Rows
 from dataloaders.sources.source import BadRow, each_row, unicode, user
 from prospect.config.schema import Split
-from prospect.conversation import Message, is_conversation
+from prospect.conversation import Message
 from prospect.errors import UserError
+from prospect.message_forms import is_conversation
 
 COLUMNS = tuple(NAMES)
 _LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}  # of rows of texts

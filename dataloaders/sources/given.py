@@ -14,7 +14,7 @@ from dataloaders.sources.columns import Layout, folded, is_spelled, pruned
 from dataloaders.sources.dialogue import Turns, turns
 from dataloaders.sources.rows import Row, Rows
 from dataloaders.sources.source import BadRow
-from prospect.conversation import (
+from prospect.message_forms import (
     UnreadableError,
     holds,
     is_conversation,

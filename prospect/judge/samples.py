@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prospect.conversation import Conversation, UnreadableError, asked, read
+from prospect.conversation import Conversation, asked
 from prospect.errors import UserError, nearest
 from prospect.judge.options import Options
 from prospect.judge.readers import text_of
+from prospect.message_forms import UnreadableError, read
 
 _ALIASES = {"prompt": "instruction", "policy": "output"}  # our default columns → AlpacaEval's
 _INDEX = ("sample", "sample_id")

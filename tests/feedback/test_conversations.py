@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prospect.conversation import Conversation, Message, answered, asked, read
+from prospect.conversation import Conversation, Message, answered, asked
 from prospect.errors import UserError
 from prospect.feedback import answers, rows, scoring
 from prospect.feedback.answers import Group, gather
@@ -19,6 +19,7 @@ from prospect.feedback.stage import label
 from prospect.judge import local
 from prospect.judge.judges import Answered, grade
 from prospect.judge.options import Asking
+from prospect.message_forms import read
 from prospect.model.score import RewardModel
 from tests.judge.test_conversations import CALL, OTHERS, READ, SHAREGPT, TALK, THOUGHT, WEATHER
 from tests.planted import plant

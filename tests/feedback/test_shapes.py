@@ -21,13 +21,14 @@ from trl.data_utils import (
 from dataloaders import load_examples
 from dataloaders.example import Drops
 from prospect.config.schema import DatasetConfig, Split
-from prospect.conversation import Conversation, read
+from prospect.conversation import Conversation
 from prospect.errors import UserError
 from prospect.feedback import answers
 from prospect.feedback import rows as feedback
 from prospect.feedback.answers import gather
 from prospect.feedback.options import parse
 from prospect.feedback.stage import label
+from prospect.message_forms import read
 from tests.judge.test_conversations import CALL, TALK, WEATHER
 from tests.planted import plant
 

@@ -14,7 +14,7 @@ import torch
 
 from prospect import demo
 from prospect.config.schema import DatasetConfig, Split
-from prospect.conversation import Message, answered, asked, read
+from prospect.conversation import Message, answered, asked
 from prospect.errors import UserError
 from prospect.feedback import scoring
 from prospect.feedback.answers import gather
@@ -23,6 +23,7 @@ from prospect.feedback.stage import label
 from prospect.judge.calls import Interrupted, Patience
 from prospect.judge.judges import Answered, Grades
 from prospect.judge.options import Asking
+from prospect.message_forms import read
 from prospect.model.score import RewardModel
 from prospect.parallel import World
 from tests import tiny

@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from dataloaders.sources import dialogue
-from prospect.turns import Call, Message
+from prospect.conversation import Call, Message
 from tests.planted import plant
 
 CALL = {"function": {"name": "weather", "arguments": {"city": "Paris", "unit": None}}}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from prospect.conversation import Call, Conversation, Message, UnreadableError, read, read_tools, unread_keys
+from prospect.conversation import Call, Conversation, Message
+from prospect.message_forms import UnreadableError, read, read_tools, unread_keys
 
 HELLO, HI = Message("user", "Hello"), Message("assistant", "Hi")
 CALL = Call("look", '{"at": null}')
