@@ -16,7 +16,7 @@ from dataloaders.example import Drops
 from dataloaders.order import Indices, Order, Partner, derangement, nested_subset
 from dataloaders.packing import Sequence, length, mismatched, pack, sequences, split_by_budget
 from dataloaders.records import RecordKind, records
-from dataloaders.store import Recipe, TokenStore, open_store
+from dataloaders.store import Recipe, Report, TokenStore, open_store
 from dataloaders.tokenization import Limits, Tokenized
 from prospect.batch import Batch
 from prospect.config.schema import Config, Split
@@ -162,7 +162,7 @@ def load(config: Config, kind: RecordKind, balanced: bool, chat: ChatFormat, eva
     train = evaluation if evaluating else open_all(Split.train)
     for name, store in zip(train.names, train.stores, strict=True):
         if not len(store):
-            raise no_record(config, name, kind, store.report.examples)
+            raise no_record(config, name, kind, store.report)
     order = Order(
         pools=_pools(config, kind, train),
         weights=[config.datasets[name].weight for name in train.names],
@@ -207,9 +207,14 @@ _WANTED = {  # with a loss that takes it; of what an example gives, the first sa
 }
 
 
-def no_record(config: Config, name: str, kind: RecordKind, examples: int) -> UserError:
-    """The error that a data set has nothing for this kind of loss, and what its first example is for."""
-    example = next(load_examples(name, config.datasets[name], Split.all, config.seed, Drops()))
+def no_record(config: Config, name: str, kind: RecordKind, report: Report) -> UserError:
+    """The error that a data set has nothing for this kind of loss: why all was dropped, or what it is for instead."""
+    example, examples = (
+        next(load_examples(name, config.datasets[name], Split.all, config.seed, Drops())),
+        report.examples,
+    )
+    if any(records(example, kind)):
+        return UserError(f"datasets.{name}: {examples} examples, but nothing is left to train on: {report.lost()}")
     has = next((it for other, it in _WANTED.items() if any(records(example, other))), None)
     hint = f"its first one holds {has[0]}: loss={has[1]} takes that" if has else "its first one is a prompt alone"
     return UserError(f"datasets.{name}: {examples} examples, but none gives {_WANTED[kind][0]} ({hint})")

@@ -126,12 +126,14 @@ class Report:
         places = self.places.get(what)
         return f" (first: {', '.join(places)})" if places else ""
 
+    def lost(self) -> str:
+        """What was dropped, by reason."""
+        return ", ".join(f"{n} {reason}{self._first(reason)}" for reason, n in sorted(self.dropped.items())) or "none"
+
     def line(self) -> str:
         """The report in one line, for the log."""
-        lost = [f"{n} {reason}{self._first(reason)}" for reason, n in sorted(self.dropped.items())]
-        dropped = ", ".join(lost) or "none"
         return (
-            f"{self.rows_read} rows read, dropped: {dropped}; {self.records} records, "
+            f"{self.rows_read} rows read, dropped: {self.lost()}; {self.records} records, "
             f"{self.prompts_cut} prompts and {self.answers_cut} answers truncated, {self.apart} tokenized apart"
         )
 

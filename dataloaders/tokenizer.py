@@ -18,6 +18,7 @@ from dataloaders import fingerprint, load_examples
 from dataloaders.example import Drops
 from prospect.checkpoint.commit import committed, fault
 from prospect.config.schema import Config, Split
+from prospect.conversation import spoken
 from prospect.locks import locked
 from prospect.logs import log
 from prospect.model.load import kept_tokenizer, train_tokenizer
@@ -41,8 +42,8 @@ def training_texts(config: Config) -> list[str]:
     for name, dataset in config.datasets.items():
         for example in load_examples(name, dataset, Split.train, config.seed, Drops()):
             texts.extend([] if example.text is None else [example.text])
-            texts.extend(config.human_prefix + message.content for message in example.prompt)
-            texts.extend(config.assistant_prefix + answer.content for answer in example.answers)
+            texts.extend(config.human_prefix + spoken(message) for message in example.prompt)
+            texts.extend(config.assistant_prefix + spoken(answer) for answer in example.answers)
     return texts
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from dataloaders.loader import Data, load
+from dataloaders.loader import Data, load, one_sided
 from dataloaders.packing import pack, sequences
 from dataloaders.tokenizer import own_tokenizer
 from prospect.checkpoint.commit import committed
@@ -102,6 +102,8 @@ def prepare_data(config: Config, trainer: BasicTrainer, text: Text, evaluating: 
                 log.warning("data: %s (%s): %s", name, kind, remark)
     if not evaluating:
         trainer.learn_counts(*data.kinds())
+        if warning := one_sided(data.kinds(), trainer.records, config.loss.name):
+            log.warning("data: %s", warning)
         shared = np.intersect1d(data.train.joined("prompt_keys"), data.evaluation.joined("prompt_keys"))
         log.info("data: %d prompts are in both training and evaluation", len(shared))
         log.info(

@@ -51,7 +51,7 @@ def show_data(config: Config) -> int:
                 if out is not None:
                     out.write(json.dumps(_row(record, item, text.chat), ensure_ascii=False) + "\n")
             if not seen.report.records:
-                raise no_record(config, name, trainer.records, seen.report.examples)
+                raise no_record(config, name, trainer.records, seen.report)
             seen.show(name, text.chat)
     if config.out:
         print(f"written: {config.out}")

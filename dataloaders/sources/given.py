@@ -24,6 +24,10 @@ from prospect.message_forms import (
     unread_keys,
 )
 
+_PROVENANCE = (  # what label.py says of where its rows come from
+    *("prompt_id", "samples", "from_dataset", "judge", "judge_answered_as", "judge_prompt", "endpoint", "seed"),
+    *("feedback", "source_files", "threshold"),
+)
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 
 
@@ -103,7 +107,8 @@ class Given:
 
     def unread(self) -> Iterable[str]:
         """Columns that hold something nobody asked for."""
-        yield from (column for column, value in self.row.items() if column not in self._read and holds(value))
+        known = {*self._read, *(_PROVENANCE if "judge_answered_as" in self.row else ())}
+        yield from (column for column, value in self.row.items() if column not in known and holds(value))
         yield from self.layout.shadowed
 
     def _there(self, meaning: str) -> list[str]:

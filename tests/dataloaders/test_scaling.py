@@ -49,6 +49,8 @@ def write_store(folder: Path, count: int) -> None:
                 pa.ListArray.from_arrays(twos, pa.array([0, 1] * n, pa.int8())),
                 *[none] * 3,
                 pa.ListArray.from_arrays(np.zeros(n + 1, np.int32), pa.array([], pa.float64())),
+                none,
+                pa.ListArray.from_arrays(np.zeros(n + 1, np.int32), pa.array([], pa.string())),
             ]
             writer.write_batch(pa.record_batch(columns, schema=store._SCHEMA))
             values = (keys, rng.integers(0, 2**64, n, dtype=np.uint64), np.ones(n, bool), np.zeros(n, bool))

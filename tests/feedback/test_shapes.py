@@ -138,10 +138,10 @@ READ: dict[str, list[dict[str, Any]]] = {  # of each prompt, by the kind of feed
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_source_files_reads_the_same(tmp_path, kind):
-    config, drops = DatasetConfig(path=str(labelled(tmp_path, PLAIN, kind))), Drops()
+    config, drops = DatasetConfig(path=str(labelled(tmp_path, MIXED, kind))), Drops()
     found = list(load_examples("files", config, Split.all, 0, drops))
-    for row in PLAIN:
-        mine = [example for example in found if example.conversation == read(row["messages"])]
+    for row in MIXED:
+        mine = [example for example in found if example.conversation == read(row["messages"], row.get("tools"))]
         assert READ[kind] == [
             {
                 "answers": [answer.content for answer in example.answers],
@@ -152,6 +152,7 @@ def test_the_source_files_reads_the_same(tmp_path, kind):
             for example in mine
         ]
     assert not drops.reasons
+    assert not drops.notes
 
 
 def test_what_it_writes_can_be_judged_anew(tmp_path: Path) -> None:

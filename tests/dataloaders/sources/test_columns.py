@@ -32,7 +32,7 @@ def test_the_name_of_a_speaker_is_a_text_that_is_not_read(load):
 
 
 def test_a_column_that_is_no_longer_counted_as_unread_is_lost_in_silence(load, monkeypatch):
-    plant(monkeypatch, given.Given.unread, "column not in self._read", "False")
+    plant(monkeypatch, given.Given.unread, "column not in known", "False")
     with pytest.raises(AssertionError):
         assert load("files", [{"prompt": Q, **PAIR, "documents": "x"}])[1].notes
 
