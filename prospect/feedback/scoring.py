@@ -23,6 +23,7 @@ from prospect.judge.ledger import Ledger
 from prospect.judge.options import Asking, Orders
 from prospect.judge.samples import Pair
 
+_VERSION = 2  # raise when the same conversation comes to other tokens: its score is another then
 _AT_ONCE = 4096  # answers that a reward model scores between two notes in the ledger
 
 
@@ -96,7 +97,7 @@ def _item(group: Group, answer: Sampled) -> Answered:
 def _kept(asking: Asking, items: Sequence[Answered], patience: Patience) -> Grades:
     """A reward model's scores, those of earlier runs from the ledger."""
     model = _fingerprint(Path((asking.judge or "").removeprefix("rm:")))
-    names = {item: f"score {model} {_digest(_named(item))}" for item in items}
+    names = {item: f"score {_VERSION} {model} {_digest(_named(item))}" for item in items}
     with Ledger(asking.cache) as ledger:
         known = {item: float(said) for item, name in names.items() if (said := ledger.recall(name)) is not None}
         missing = [item for item in names if item not in known]
