@@ -81,7 +81,7 @@ def ask(wanted: Wanted) -> tuple[list[tuple[str, str]], str | None]:
     from prospect.config.schema import Config, ModelConfig
     from prospect.conversation import asked
     from prospect.model import template
-    from prospect.model.load import Precision, load_model, load_tokenizer
+    from prospect.model.load import Precision, load_model, load_tokenizer, own_stops
     from prospect.model.template import ChatFormat
     from prospect.sampling.generate import Settings, Task, sample
 
@@ -91,7 +91,7 @@ def ask(wanted: Wanted) -> tuple[list[tuple[str, str]], str | None]:
     config = Config(model=ModelConfig(name_or_path=wanted.model), seed=wanted.seed)
     tokenizer = load_tokenizer(config.model, origin, partial(own_tokenizer, config))
     template.install(tokenizer, config)
-    chat = ChatFormat(tokenizer)
+    chat = ChatFormat(tokenizer, stops=own_stops(config.model, origin, tokenizer))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(config, origin, tokenizer, "sdpa")
     nn.Module.to(model, device, Precision.of(None, device).compute).eval()

@@ -111,7 +111,7 @@ class ChatFormat:
     ) -> None:
         self.tokenizer, self.control = tokenizer, control
         self.day = day or date.today()
-        self._template = _NOW.sub(lambda now: json.dumps(self.day.strftime(now[2])), str(tokenizer.chat_template))
+        self._templates = {tools: self._dated(tools) for tools in (False, True)}  # some models have one for tools
         self.special = set(special_tokens(tokenizer).values())
         self.shield = Shield(tokenizer, ())
         self.as_parts = False
@@ -136,7 +136,7 @@ class ChatFormat:
     @property
     def uses_date(self) -> bool:
         """Whether the template may write the current date."""
-        return self._template != str(self.tokenizer.chat_template)
+        return any(_NOW.search(_template(self.tokenizer, tools)) for tools in self._templates)
 
     def prompt(self, conversation: Conversation, desirable: bool = True) -> str:
         """The text that asks the model for its next answer."""
@@ -217,6 +217,9 @@ class ChatFormat:
             return ""
         return self.control.desirable if desirable else self.control.undesirable
 
+    def _dated(self, tools: bool) -> str:
+        return _NOW.sub(lambda now: json.dumps(self.day.strftime(now[2])), _template(self.tokenizer, tools))
+
     def _probe(self, conversation: Conversation, ask: bool) -> str:
         """As ``_write``; with a tool where the template refuses a conversation without any."""
         try:
@@ -243,8 +246,8 @@ class ChatFormat:
         given = [call.arguments for message in conversation.messages for call in message.calls if call.as_text]
         try:
             text = self._rendered(conversation, ask)
-            if any(str(self.shield.put_all(_parsed(arguments))) in text for arguments in given if arguments[:1] == "{"):
-                return self._rendered(conversation, ask, arguments_as_text=True)  # it has written a Python object
+            if any(_is_python(self.shield.put_all(_parsed(arguments)), text) for arguments in given):
+                return self._rendered(conversation, ask, arguments_as_text=True)
             return text
         except Exception as error:  # templates raise what they like
             if given:
@@ -271,13 +274,18 @@ class ChatFormat:
             tools=self.shield.put_all(tools),
             tokenize=False,
             add_generation_prompt=ask,
-            chat_template=self._template,
+            chat_template=self._templates[bool(tools)],
         )
         assert isinstance(text, str)
         return text
 
 
 _NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, tools: bool) -> str:
+    """The template for conversations with or without tools."""
+    return str(tokenizer.get_chat_template(tools=[{}] if tools else None))
 
 
 def _parsed(arguments: Any) -> Any:
@@ -288,6 +296,11 @@ def _parsed(arguments: Any) -> Any:
         return json.loads(arguments)
     except json.JSONDecodeError:
         return arguments
+
+
+def _is_python(arguments: Any, text: str) -> bool:
+    """Whether a template has written arguments as Python does, with single quotes: it takes them for text."""
+    return str(arguments) in text and str(arguments) != json.dumps(arguments, ensure_ascii=False)
 
 
 def _short(conversation: Conversation) -> str:

@@ -47,6 +47,7 @@ _LOOK = {
 }
 TOOLS = json.dumps([{"type": "function", "function": _LOOK}])
 CALL = Message("assistant", "", calls=(Call("look", '{"at": "answers"}', "abcde1234"),))
+OTHER_CALL = Message("assistant", "", calls=(Call("listen", '{"to": "river"}', "vwxyz6789"),))
 RESULT = Message("tool", "red and green", name="look", call_id="abcde1234")
 WEATHER = Conversation((Message("user", "look"),), TOOLS)
 CASES = {
@@ -86,29 +87,37 @@ def written(name: str, conversation: Conversation, ask: bool, **more: Any) -> An
     chat = format_of(name)
     rows = conversation.rows()
     if chat is not None and chat.as_parts:
-        rows = [row | {"content": [{"type": "text", "text": row["content"]}]} for row in rows]
+        parts = [[{"type": "text", "text": row["content"]}] if row["content"] else [] for row in rows]
+        rows = [row | {"content": content} for row, content in zip(rows, parts, strict=True)]
     options = {"tools": conversation.tool_rows() or None, "add_generation_prompt": ask, **more}
     return words(name).apply_chat_template(rows, **{"tokenize": False, **options})
 
 
-def rendered(name: str, case: str) -> tuple[list[int], list[int]]:
-    """Our ids; skips what the template refuses or cannot write, which is held elsewhere."""
+def rendered(name: str, case: str) -> tuple[list[int], list[int]] | None:
+    """Our ids; None where we refuse the conversation, which must then be the template's doing."""
     chat, (conversation, answer) = format_of(name), CASES[case]
-    if chat is None:
-        pytest.skip("refuses text")
     try:
+        if chat is None:
+            raise UserError("refuses text")
         prompt, ids, _ = chat.encode_pair(chat.render(conversation, answer))
-    except (UserError, UnwrittenError) as reason:
-        pytest.skip(str(reason)[:80])
+    except UserError:
+        with pytest.raises(Exception, match=r".+"):  # templates raise what they like
+            written(name, conversation.then(answer), False)
+        return None
+    except UnwrittenError:  # it writes the same whatever is called
+        texts = [written(name, WEATHER.then(call), False) for call in (CALL, OTHER_CALL)]
+        assert texts[0] == texts[1]
+        return None
     return prompt, ids
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ALL)
 def test_the_prompt_is_the_generation_prompt_and_the_answer_ends_once(name: str, case: str) -> None:
-    prompt, ids = rendered(name, case)
-    chat, (conversation, answer) = format_of(name), CASES[case]
-    assert chat is not None
+    found, chat, (conversation, answer) = rendered(name, case), format_of(name), CASES[case]
+    if found is None or chat is None:
+        return
+    prompt, ids = found
     assert prompt == words(name)(written(name, conversation, True), add_special_tokens=False).input_ids
     assert [at for at, token in enumerate(ids) if token in chat.stop_ids] == [len(ids) - 1]
     assert chat.turn_end in _MARK.findall(str(words(name).chat_template)) or ids[-1] == words(name).eos_token_id
@@ -120,9 +129,10 @@ def test_the_prompt_is_the_generation_prompt_and_the_answer_ends_once(name: str,
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", MARKED)
 def test_what_is_trained_is_what_the_template_marks(name: str, case: str) -> None:
-    prompt, ids = rendered(name, case)
-    chat, (conversation, answer) = format_of(name), CASES[case]
-    assert chat is not None
+    found, chat, (conversation, answer) = rendered(name, case), format_of(name), CASES[case]
+    if found is None or chat is None:
+        return
+    prompt, ids = found
     made = written(
         *(name, conversation.then(answer), False), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
@@ -153,8 +163,9 @@ def last_run(mask: list[int]) -> tuple[int, int]:
 @pytest.mark.parametrize("name", MARKED)
 def test_every_answer_is_trained_once(name: str) -> None:
     chat, (conversation, answer) = format_of(name), CASES["two turns"]
-    if chat is None:
-        pytest.skip("refuses text")
+    if chat is None:  # it refuses text
+        assert rendered(name, "two turns") is None
+        return
     record = Record("r", "d", conversation.messages, (answer,), (Role.chosen,), "end")
     items = list(tokenize(record, chat, Limits(1000, 900, Truncation.auto, TrainOn.all)))
     trained = [[token for token, on in zip(item.answer_ids[0], item.masks[0], strict=True) if on] for item in items]
@@ -167,6 +178,8 @@ def test_every_answer_is_trained_once(name: str) -> None:
 def test_there_are_templates_to_judge() -> None:
     assert len(MARKED) > 25
     assert sum(format_of(name) is not None for name in ALL) > len(ALL) - 4
+    calls = sum(rendered(name, "call") is not None for name in ALL)
+    assert calls > len(ALL) / 2
 
 
 @pytest.mark.parametrize(
@@ -190,7 +203,7 @@ def test_planted_bugs_are_seen(
             for case in ("one turn", "reasoning"):
                 test_the_prompt_is_the_generation_prompt_and_the_answer_ends_once(name, case)
                 test_what_is_trained_is_what_the_template_marks(name, case)
-        except (AssertionError, pytest.skip.Exception):
+        except AssertionError:
             return False
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -180,6 +181,26 @@ def test_arguments_given_as_text_are_written_as_json_or_as_text_where_only_that_
     assert '"arguments": {"city": "Paris"}' in chat(TOOL_USE).render(asked("Paris?"), call).answer
     text = TOOL_USE.replace("{{ c.function | tojson }}", "{{ c.function.name + c.function.arguments }}")
     assert chat(text).render(asked("Paris?"), call).answer.startswith('<call>weather{"city": "Paris"}</call>')
+
+
+def test_calls_without_arguments_and_arguments_as_python_writes_them() -> None:
+    bare = Message("assistant", "", calls=(Call("weather", "{}", as_text=True),))
+    assert '"arguments": {}' in chat(TOOL_USE).render(asked("Paris?"), bare).answer
+    python = chat(TOOL_USE.replace("{{ c.function | tojson }}", "{{ c.function.arguments }}"))
+    text = Message("assistant", "", calls=(Call("weather", '{"city": "Paris"}', as_text=True),))
+    assert python.render(asked("weather in Paris?"), replace(text, content="weather")).answer == (
+        'weather<call>{"city": "Paris"}</call><|im_end|>'
+    )
+
+
+def test_a_model_with_a_template_for_tools_has_it_used() -> None:
+    words = tokenizer()
+    words.chat_template = {"default": TEMPLATES["chatml"], "tool_use": TOOL_USE}
+    made = ChatFormat(words)
+    with pytest.raises(UnwrittenError, match="writes no tool calls"):
+        made.render(asked("Paris?"), CALL)
+    rendered = made.render(Conversation((Message("user", "Paris?"),), TOOLS), CALL)
+    assert (rendered.answer[:6], rendered.notes) == ("<call>", ())
 
 
 def test_a_template_that_writes_no_calls_loses_no_row_in_silence() -> None:
