@@ -17,7 +17,7 @@ from dataloaders.records import Record, RecordKind, records
 from prospect.batch import Role
 from prospect.config.schema import Config, TrainOn, Truncation
 from prospect.conversation import Conversation
-from prospect.errors import UnwrittenError
+from prospect.errors import RefusedError, UnwrittenError
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from prospect.model.template import ChatFormat
@@ -92,6 +92,9 @@ def trainable(
         except UnwrittenError as reason:
             drops.drop(str(reason), record.place)
             continue
+        except RefusedError as error:
+            drops.drop(error.reason, record.place)
+            continue
         for item in items:
             for note in item.notes:
                 drops.note(note, record.place)
@@ -108,6 +111,7 @@ def tokenize(record: Record, chat: ChatFormat, limits: Limits) -> Iterator[Token
 
     Raises:
         UnwrittenError: the template writes nothing of an answer, or not what it calls.
+        RefusedError: it refuses the conversation.
     """
     if not record.prompt:
         yield from _document(record, chat, limits)

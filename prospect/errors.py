@@ -23,10 +23,6 @@ class UserError(ProspectError):
     exit_code = 2
 
 
-class UnwrittenError(Exception):
-    """A chat template writes nothing of an answer, or not what it calls. Its text is the reason that users read."""
-
-
 class MachineError(ProspectError):
     """Something the machine lacks: disk space, network, a device, a package."""
 
@@ -50,3 +46,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean `{by_lower[close[0]]}`?)" if close else ""
+
+
+class UnwrittenError(Exception):
+    """A chat template writes nothing of an answer, or not what it calls. Its text is the reason that users read."""
+
+
+class RefusedError(UserError):
+    """A chat template refuses one conversation. ``reason``: the same without the conversation's own words."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from prospect.conversation import Message
-from prospect.model.left_out import shows, spoken_part
+from prospect.model.left_out import Parted, shows
 from prospect.model.shield import Shield
 from prospect.model.turn_marks import TurnMarks, alike
 
@@ -27,7 +27,7 @@ class AnswerPart:
     marks: TurnMarks
     stops: tuple[str, ...]
 
-    def apart(self, prompt: str, unasked: str, full: str, answer: Message) -> str:
+    def apart(self, prompt: str, unasked: str, full: str, answer: Message, parted: Parted) -> str:
         """What a template writes for an answer, though not after the prompt of sampling.
 
         Where ``prompt`` and ``full`` agree beyond ``unasked``, the conversation without a generation prompt, it is all
@@ -35,12 +35,12 @@ class AnswerPart:
         """
         shared, header = self._shared(prompt, full), prompt[alike(prompt, unasked) :]
         if shared >= alike(prompt, unasked):
-            return self._past(prompt[shared:], full[shared:], answer)
-        first = self._first(full, answer)
+            return self._past(prompt[shared:], full[shared:], self._first(full[shared:], answer, parted.said))
+        first = self._first(full, answer, parted.thought or parted.said)
         start = full.rfind(header, 0, first) if header.strip() else -1
         return full[start + len(header) :] if start >= 0 else full[first:]
 
-    def reasoned(self, prompt: str, rest: str, answer: Message) -> tuple[str, list[str]]:
+    def reasoned(self, prompt: str, rest: str, parted: Parted) -> tuple[str, list[str]]:
         """An answer behind a prompt that opens its reasoning: without a second opening, closed where there is none.
 
         Also what is to be said of it.
@@ -51,20 +51,23 @@ class AnswerPart:
         opening, closing = opened.marks
         if rest.lstrip().startswith(opening):
             rest = rest.lstrip().removeprefix(opening).lstrip()
-        thought = self.shield.put(answer.reasoning) or _before(self.shield.put(answer.content), opening, closing)
-        if closing in rest and (not thought or thought.strip() in rest):
-            return rest, [] if thought else [_UNREASONED]
-        if thought:  # the template has cut what sampling would give
-            return thought.strip("\n") + opened.closing + rest.lstrip(), []
-        return opened.closing + rest.lstrip(), [_UNREASONED]
+        thought, said = self.shield.put(parted.thought), self.shield.put(parted.said)
+        if not thought.strip():
+            closed = rest.lstrip().startswith(closing)
+            return rest if closed else opened.closing + rest.lstrip(), [_UNREASONED]
+        if thought.strip() in rest and closing in rest:
+            return rest, []
+        at = self.shield.blank(rest).rfind(said.strip()) if said.strip() else -1  # the template has cut the thought
+        kept = rest[at:] if at >= 0 else (said or rest).lstrip()
+        return thought.strip("\n") + opened.closing + kept, []
 
-    def ended(self, rest: str, answer: Message) -> tuple[str, list[str]]:
+    def ended(self, rest: str, answer: Message, parted: Parted) -> tuple[str, list[str]]:
         """An answer up to and with the first end of turn after what it says and calls; the end is added if missing.
 
         What some templates write after it (a newline, another end) belongs to what follows: the model stops at the
         token and never has to predict it. Also what is to be said of it.
         """
-        said = [self.shield.put(text) for text in (spoken_part(answer.content), *answer.called())]
+        said = [self.shield.put(text) for text in (parted.said, *answer.called())]
         blank, found = self.shield.blank(rest), rest + self.marks.turn_end
         called = [self.marks.call_end] if answer.calls and self.marks.call_end else []
         for name in dict.fromkeys((self.marks.turn_end, *called, *self.stops)):
@@ -83,23 +86,18 @@ class AnswerPart:
         count = alike(self.shield.encode(one), self.shield.encode(other))
         return self.shield.ends(other)[count - 1] if count else 0
 
-    def _past(self, tail: str, rest: str, answer: Message) -> str:
+    @staticmethod
+    def _past(tail: str, rest: str, first: int) -> str:
         """What follows a repetition of the prompt's ``tail`` (a header, the end of empty reasoning), if one stands
-        before the answer speaks: the prompt has it already."""
-        at = rest.find(tail.strip(), 0, self._first(rest, answer, thoughts=False)) if tail.strip() else -1
+        before ``first``, where the answer speaks: the prompt has it already."""
+        at = rest.find(tail.strip(), 0, first) if tail.strip() else -1
         if at < 0:
             return rest
         rest = rest[at + len(tail.strip()) :]
         return rest.lstrip() if tail[-1:].isspace() else rest
 
-    def _first(self, text: str, answer: Message, thoughts: bool = True) -> int:
+    def _first(self, text: str, answer: Message, said: str) -> int:
         """Where a rendering that ends with an answer begins to say it; its length where it says nothing."""
-        said = [answer.reasoning if thoughts else "", answer.content if thoughts else spoken_part(answer.content)]
-        wanted = next((self.shield.put(x).strip() for x in (*said, *answer.called()) if x.strip()), "")
+        wanted = next((self.shield.put(x).strip() for x in (said, *answer.called()) if x.strip()), "")
         at = self.shield.blank(text).rfind(wanted) if wanted else -1
         return at if at >= 0 else len(text)
-
-
-def _before(text: str, opening: str, closing: str) -> str:
-    """What a text thinks before a closing mark; what was sampled behind an opening one has none of its own."""
-    return text.lstrip().removeprefix(opening).partition(closing)[0] if closing in text else ""

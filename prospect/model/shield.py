@@ -7,10 +7,12 @@ spelled one the token, which could end a turn or begin one. The marks stand in U
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+
+from prospect.conversation import Message
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
@@ -41,6 +43,15 @@ class Shield:
         if isinstance(value, dict):
             return {key: self.put_all(item) for key, item in value.items()}
         return [self.put_all(item) for item in value] if isinstance(value, list) else value
+
+    def spelled(self, messages: Iterable[Message]) -> Iterator[str]:
+        """A note, for people, where messages spell the template's own marks: they may be formatted already."""
+        if any(name != _OPEN for message in messages for name in self._any.findall(message.content)):
+            yield "conversation that spells the chat template's own marks: they stay text (is it formatted already?)"
+
+    def without(self, text: str) -> str:
+        """A text without the names of tokens."""
+        return self._any.sub(lambda found: found[0] if found[0] == _OPEN else "", text)
 
     def blank(self, text: str) -> str:
         """Rendered text with the template's own marks blanked out, so that a message's words are not found in them."""

@@ -15,14 +15,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from prospect.config.schema import Config
 from prospect.conversation import Conversation, Message, spoken
-from prospect.errors import UnwrittenError, UserError
+from prospect.errors import RefusedError, UnwrittenError, UserError
 from prospect.model.answer_part import AnswerPart
 from prospect.model.control import ControlTokens
-from prospect.model.left_out import left_out
+from prospect.model.left_out import Parted, left_out
 from prospect.model.shield import Shield, token_id
 from prospect.model.turn_marks import SOME_TOOL, find, special_tokens, takes_parts
 
@@ -151,13 +152,16 @@ class ChatFormat:
         """
         prompt = self._write(conversation, ask=True)
         full = self._write(conversation.then(answer), ask=False)
+        parted, part = Parted.of(answer, opened=self.marks.opened is not None), self._part
         apart = not full.startswith(prompt)
-        part = self._part
-        rest = part.apart(prompt, self._write(conversation, ask=False), full, answer) if apart else full[len(prompt) :]
-        rest, remarks = part.reasoned(prompt, rest, answer)
-        rest, more = part.ended(rest, answer)
+        rest = full[len(prompt) :]
+        if apart:
+            rest = part.apart(prompt, self._write(conversation, ask=False), full, answer, parted)
+        rest, remarks = part.reasoned(prompt, rest, parted)
+        rest, more = part.ended(rest, answer, parted)
         shown = (self.shield.blank(prompt), self.shield.blank(rest))
-        notes = (*remarks, *more, *left_out(*shown, conversation, answer, self.shield.put))
+        spelled = self.shield.spelled((*conversation.messages, answer))
+        notes = (*remarks, *more, *spelled, *left_out(*shown, conversation, answer, parted, self.shield.put))
         return Rendered(prompt + self._announced(desirable), rest, apart, notes)
 
     def document(self, text: str) -> list[int]:
@@ -174,9 +178,19 @@ class ChatFormat:
         return self.shield.lift(text)
 
     def read(self, ids: Sequence[int]) -> str:
-        """A sampled answer as text: without the marks of turns, with those that belong into answers."""
-        kept = [i for i in ids if i not in self._unread]
-        return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+        """A sampled answer as text: what stands between the marks that the template writes around each answer's text.
+
+        Marks of turns are left out; those that belong into answers (of reasoning, of calls) are text.
+        """
+        lead, closing = self.marks.lead, self.marks.closing
+        around = [token_id(self.tokenizer, name) for name in self.shield.tokens if name in lead + closing]
+        kept = [i for i in ids if i not in self._unread or i in around]
+        text = str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+        if lead and (text.startswith(lead) or (around and lead in text)):
+            text = text.rpartition(lead)[2]
+        if around:  # what is left of marks of turns after that belongs to no answer
+            text = self.shield.without(text)
+        return text.removesuffix(closing) if closing else text
 
     def answer_text(self, conversation: Conversation, answer: Message) -> str:
         """An answer as sampling would give it: its content, or what the template writes of reasoning and calls."""
@@ -254,7 +268,10 @@ class ChatFormat:
                 with contextlib.suppress(Exception):  # templates of arguments that are text
                     return self._rendered(conversation, ask, arguments_as_text=True)
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"chat_template: refuses this conversation ({reason}): {_short(conversation)}") from error
+            if isinstance(error, TemplateSyntaxError):
+                raise UserError(f"chat_template: is no valid Jinja (line {error.lineno}: {reason})") from error
+            says = f"chat_template: refuses this conversation ({reason}): {_short(conversation)}"
+            raise RefusedError(says, f"the chat template refuses ({reason})") from error
 
     def _rendered(self, conversation: Conversation, ask: bool, arguments_as_text: bool = False) -> str:
         rows = [message.row() for message in conversation.messages]
@@ -300,7 +317,8 @@ def _parsed(arguments: Any) -> Any:
 
 def _is_python(arguments: Any, text: str) -> bool:
     """Whether a template has written arguments as Python does, with single quotes: it takes them for text."""
-    return str(arguments) in text and str(arguments) != json.dumps(arguments, ensure_ascii=False)
+    is_value = isinstance(arguments, dict | list)
+    return is_value and str(arguments) in text and str(arguments) != json.dumps(arguments, ensure_ascii=False)
 
 
 def _short(conversation: Conversation) -> str:

@@ -50,13 +50,18 @@ class TurnMarks:
 
     ``turn_end`` is the token that ends an answer, ``call_end`` the one that ends a tool call where the template writes
     no end of turn after it (``<|call|>`` of gpt-oss). ``around`` are the added tokens that the template writes around
-    turns. ``opened`` is the reasoning that the prompt of sampling already opens, None where it opens none.
+    turns. ``opened`` is the reasoning that the prompt of sampling already opens, None where it opens none. ``lead`` and
+    ``closing`` are what the template writes before an answer's text, behind the generation prompt, and between the text
+    and its end; ``asks``: it has a generation prompt.
     """
 
     turn_end: str
     call_end: str | None
     around: frozenset[str]
     opened: Reasoning | None
+    lead: str
+    closing: str
+    asks: bool
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -116,7 +121,15 @@ def find(write: Write, tokenizer: PreTrainedTokenizerBase) -> TurnMarks:
     around = {token for token in written - of_answers if not _IN_ANSWERS.search(token)}
     open_call = written_end is not None and turn_end not in call
     call_end = next((x for x in added.among(call)[-1:] if call.rstrip().endswith(x)), None) if open_call else None
-    return TurnMarks(turn_end, call_end, frozenset({*around, turn_end, *named_tokens(tokenizer)}), opened)
+    return TurnMarks(
+        turn_end,
+        call_end,
+        frozenset({*around, turn_end, *named_tokens(tokenizer)}),
+        opened,
+        lead=alone[len(prompt) : alone.rfind(a1)] if alone.startswith(prompt) else "",
+        closing=after.partition(turn_end)[0] if turn_end in after or not after.strip() else "",
+        asks=prompt != write(Conversation((user,)), False),
+    )
 
 
 def _around_system(write: Write, added: _Added, user: Message) -> list[str]:

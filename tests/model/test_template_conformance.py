@@ -186,11 +186,11 @@ def test_there_are_templates_to_judge() -> None:
     ("function", "right", "wrong", "name"),
     [
         (AnswerPart.ended, "found = rest[: min(whole, default=ends[0])]", "found = rest", "phi3_training"),
-        (AnswerPart.apart, "full[shared:], answer", "full[shared + 1 :], answer", "deepseekv3_training"),
+        (AnswerPart.apart, "full[shared:], self", "full[shared + 1 :], self", "deepseekv3_training"),
         (
             AnswerPart.reasoned,
-            'thought.strip("\\n") + opened.closing + rest.lstrip()',
-            "rest",
+            "return thought.strip",
+            "return kept, [] or thought.strip",
             "deepseek_r1_distill_training",
         ),
     ],
