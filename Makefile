@@ -1,4 +1,5 @@
-# make test   installs what is missing into .venv, then lint, types and the whole test suite
+# make test   installs what is missing into .venv, then style, types and the tests, all but those of make soak
+# make soak   the tests that take minutes each: the demo at its real size, for one
 # make demo   SFT, then KTO on a tiny model and a bundled preference set; samples and comparisons (runs/demo)
 # make bench  the CPU benchmarks against TRL, about an hour on an idle machine of two cores; continues where it was broken off
 # make lint   style and types only
@@ -7,7 +8,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test soak suite style types lint bench clean
 
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell command -v $(python))))
 INSTALLED := .venv/.installed
@@ -42,14 +43,25 @@ runs/bench/.made: $(INSTALLED)
 	.venv/bin/python bench/prepare.py --pairs $(BENCH_PAIRS) --labelled $(BENCH_LABELLED) --out runs/bench --shapes d8k,s128k
 	touch $@
 
-lint: $(INSTALLED)
+lint: style types
+
+style: $(INSTALLED)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+
+types: $(INSTALLED)
 	.venv/bin/mypy
 
+# The types are checked beside the tests: mypy alone would leave a core idle.
+test: style
+	+$(MAKE) --no-print-directory --jobs=2 --keep-going types suite
+
 # Two processes, one thread each: torch's own threads would fight over the cores.
-test: lint
+suite: $(INSTALLED)
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist worksteal
+
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist worksteal -m soak
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -2,14 +2,15 @@
 # The embedded demo, step by step: SFT, KTO, samples, comparisons. Every line is a command that a user would type.
 set -euo pipefail
 DEMO=${DEMO:-runs/demo} PYTHON=${PYTHON:-python} SEED=${SEED:-1}
+SFT=${SFT:-} KTO=${KTO:-}  # more settings of the two runs, as key=value with spaces between: smaller sizes, other rates
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "1. Supervised fine-tuning on the chosen answers"
-$PYTHON train.py experiment=demo loss=sft exp_name=sft cache_dir="$DEMO" seed="$SEED"
+$PYTHON train.py experiment=demo loss=sft exp_name=sft cache_dir="$DEMO" seed="$SEED" $SFT
 
 say "2. KTO from where SFT was best on the validation prompts"
-$PYTHON train.py experiment=demo loss=kto exp_name=kto cache_dir="$DEMO" seed="$SEED" model.load_from=sft/BEST
+$PYTHON train.py experiment=demo loss=kto exp_name=kto cache_dir="$DEMO" seed="$SEED" model.load_from=sft/BEST $KTO
 
 say "3. Answers to 256 prompts about combinations that training has never seen: untrained, SFT, KTO"
 $PYTHON eval.py --config-path="$DEMO/sft" ++mode=sample ++exp_name=raw ++saved_policy=null ++samples_dir="$DEMO/samples"

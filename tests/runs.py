@@ -8,11 +8,15 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from torch.distributed.launcher import api
 
 from prospect.config.convert import flatten
 from prospect.config.schema import Config
@@ -96,6 +100,14 @@ def run(
         process.kill()
         raise TimeoutError(f"a run hangs at {point}")
     return process.exitcode
+
+
+@contextmanager
+def warm_processes() -> Iterator[None]:
+    """``launch`` starts its processes from the one that has imported already what they need."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "LaunchConfig", partial(api.LaunchConfig, start_method=FORKS.get_start_method()))
+        yield
 
 
 def _bytes(value: Any) -> bytes:

@@ -53,12 +53,16 @@ def judged(place: Place) -> Iterator[Place]:
 class Place:
     """A folder with stand-ins, in which documented commands are run.
 
-    ``warm``: in processes that have imported already what most of them import, which is a third of what they take.
+    ``warm``: in processes that have imported already what most of them import, which is a third of what they take or
+    more. ``checkout``: whose scripts and modules they are, this one's or a copy's. ``whole``: runs on the demo's data
+    are evaluated on as many rows as their commands say.
     """
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
     warm: bool = False
+    checkout: Path = CHECKOUT
+    whole: bool = False
 
     def __post_init__(self) -> None:
         rng = random.Random(0)
@@ -114,17 +118,19 @@ class Place:
         write_jsonl(self.folder / "question.jsonl", asked)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run a documented command line here; only where models and data lie is changed."""
+        """Run a documented command line here; only where models and data lie, and how many rows, is changed."""
         words = shlex.split(command.replace("/data/models", str(self.folder / "models")), comments=True)
+        if words[0] == "pytest":
+            words[:1] = ["python", "-m", "pytest"]
         assert words[0] == "python", command
         if words[1] != "-m":
-            words[1] = str(CHECKOUT / words[1])
+            words[1] = str(self.checkout / words[1])
         if words[1].endswith("train.py"):
             words += self._here(words)
         if "++mode=alpacaeval" in words:
             words.append(f"++datasets.alpacaeval.path={self.data['alpacaeval']}")
         quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        env = {**os.environ, **quiet, "PYTHONPATH": str(CHECKOUT), **self.env}
+        env = {**os.environ, **quiet, "PYTHONPATH": str(self.checkout), **self.env}
         if self.warm:
             return self._run_warm(words[1:], env)
         words[0] = sys.executable
@@ -132,7 +138,7 @@ class Place:
 
     def _run_warm(self, words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         said = [self.folder / "stdout", self.folder / "stderr"]
-        process = FORKS.Process(target=_become, args=(words, self.folder, env, said))
+        process = FORKS.Process(target=_become, args=(words, self, env, said))
         process.start()
         process.join(300)
         if process.exitcode is None:
@@ -141,10 +147,10 @@ class Place:
         return subprocess.CompletedProcess(words, process.exitcode, *(file.read_text("utf-8") for file in said))
 
     def _here(self, words: list[str]) -> list[str]:
-        """Where the models and data of train.py's ``words`` lie here, and a length for recipes that bring their own."""
+        """Where the models and data of train.py's ``words`` lie here, and fewer rows of data that bring their own."""
         orpo = any(word.startswith("experiment=orpo") for word in words)
         if not orpo and "model=llama7b" not in words:
-            return []
+            return ["n_eval_examples=16"] if "datasets=[demo]" in words and not self.whole else []
         here = [f"++model.name_or_path={self.model}"]
         if orpo:
             settings = ("n_examples=16", "model.batch_size=4", "model.tokenizer_name_or_path=null")
@@ -153,17 +159,30 @@ class Place:
         return [*here, *(f"++datasets.{name}.path={self.data[name]}" for name in ("shp", "hh", "oasst") if not chain)]
 
 
-def _become(words: list[str], folder: Path, env: dict[str, str], said: list[Path]) -> None:
-    """Make of this process what ``python *words`` is in ``folder``."""
+def _become(words: list[str], place: Place, env: dict[str, str], said: list[Path]) -> None:
+    """Make of this process what ``python *words`` is in the place's folder."""
     for descriptor, file in enumerate(said, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    os.chdir(folder)
+    os.chdir(place.folder)
     os.environ.update(env)
-    constants.HF_HUB_OFFLINE = True  # was read from the environment on import
+    constants.HF_HUB_OFFLINE = env["HF_HUB_OFFLINE"] == "1"  # these two were read from the environment on import
+    constants.ENDPOINT = env.get("HF_ENDPOINT", constants.ENDPOINT)
     torch.set_num_threads(1)
+    os.fsync = lambda fd: None  # it guards against a machine's end, not a process's
+    if place.checkout != CHECKOUT:
+        _forget_own_modules()
+    sys.path.insert(0, str(place.checkout))
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
+
+
+def _forget_own_modules() -> None:
+    """Have all that was imported from this checkout imported anew, from wherever it is found then."""
+    for name in {Path(entry.name).stem for entry in CHECKOUT.iterdir() if entry.suffix == ".py" or entry.is_dir()}:
+        for module in [module for module in sys.modules if module.split(".")[0] == name]:
+            del sys.modules[module]
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != CHECKOUT]

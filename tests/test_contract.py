@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,25 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.standins import Place, judged
+from tests.pages import commands
+from tests.standins import CHECKOUT, Place, judged
+
+Done = dict[str, subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with judged(Place(tmp_path_factory.mktemp("contract"))) as place:
+    with judged(Place(tmp_path_factory.mktemp("contract"), warm=True)) as place:
         yield place
+
+
+@pytest.fixture(scope="module")
+def done(place: Place) -> Done:
+    """All commands of docs/running.md, run in order; what each has said."""
+    found = {command: place.run(command) for command in commands(CHECKOUT / "docs" / "running.md")}
+    for command, done in found.items():
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return found
 
 
 TRAIN = (
@@ -34,13 +47,15 @@ EVAL = (
     "python eval.py --config-path=/data/models/kto-simple_llama7b ++mode=alpacaeval",
 )
 COMPARE = "python compare.py -f samples/kto-simple_llama7b.json -mc 512 -bk chosen -ck policy -r result.jsonl"
+SWEEP = "python train.py -m loss=dpo,kto model=llama7b loss.beta=0.05,0.1,0.2"
 
 
 @pytest.mark.long
-def test_commands_run_as_written_and_leave_what_they_promise(place: Place) -> None:
-    for command in TRAIN:
-        done = place.run(command)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+def test_commands_run_as_written(done: Done) -> None:
+    assert {*TRAIN, *EVAL, COMPARE, SWEEP} <= set(done)
+
+
+def test_a_run_leaves_what_was_promised(done: Done, place: Place) -> None:
     run = place.folder / "models" / "llama7b_kto"
     for name in ("config.yaml", "metrics.jsonl", "manifest.json", "log/rank-0.log", "LATEST/README.md", "checkpoints"):
         assert (run / name).exists(), name
@@ -55,6 +70,8 @@ def test_commands_run_as_written_and_leave_what_they_promise(place: Place) -> No
     assert metrics[0]["step"] == 0
     assert metrics[0]["eval/loss"] == pytest.approx(0.5, abs=1e-4)
 
+
+def test_the_same_command_again_is_finished_and_another_is_refused(done: Done, place: Place) -> None:
     again = place.run(TRAIN[1])
     assert again.returncode == 0
     assert again.stdout.startswith("finished:")
@@ -62,9 +79,8 @@ def test_commands_run_as_written_and_leave_what_they_promise(place: Place) -> No
     assert other.returncode == 2
     assert "lr is 5e-06 there and 0.001 now" in other.stderr
 
-    for command in EVAL:
-        done = place.run(command)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+def test_samples_answers_and_the_comparison_have_their_keys(done: Done, place: Place) -> None:
     samples = json.loads((place.folder / "samples" / "kto-simple_llama7b.json").read_text())
     assert {"sampled_at", "config", "samples"} <= set(samples)
     assert {"prompt", "chosen", "policy"} <= set(samples["samples"][0])
@@ -72,9 +88,6 @@ def test_commands_run_as_written_and_leave_what_they_promise(place: Place) -> No
     answers = json.loads((place.folder / "samples" / "alpaca_kto-simple_llama7b.json").read_text())
     assert len(answers) == 4
     assert set(answers[0]) == {"instruction", "output", "generator", "dataset"}
-
-    done = place.run(COMPARE)
-    assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((place.folder / "result.jsonl").read_text())
     assert {"date", "total", "seed", "exp_name", "judge", "candidate", "baseline", "config"} <= set(result)
     assert {"name", "wins", "lengths"} <= set(result["candidate"])
@@ -82,17 +95,15 @@ def test_commands_run_as_written_and_leave_what_they_promise(place: Place) -> No
     assert result["total"] == len(samples["samples"])
 
 
-def test_a_sweep_is_one_run_for_each_combination(place: Place) -> None:
-    done = place.run("python train.py -m loss=dpo,kto model=llama7b loss.beta=0.05,0.1,0.2")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_sweep_is_one_run_for_each_combination(done: Done, place: Place) -> None:
     runs = {p.parent.name for p in (place.folder / "runs").glob("*/LATEST")}
     assert len(runs) == 6
     assert {"dpo_llama7b", "kto_llama7b"} <= {name.split("_loss")[0].split("_model")[0] for name in runs}
-    assert done.stdout.count(", 0 computed now") >= 2  # one pass of the reference model serves all betas
+    assert done[SWEEP].stdout.count(", 0 computed now") >= 2  # one pass of the reference model serves all betas
 
 
 def test_the_rest_has_defaults(place: Place, tmp_path: Path) -> None:
-    done = place.run(f"python train.py loss=kto model=llama7b cache_dir={tmp_path}")
-    assert done.returncode == 0, done.stderr
+    alone = place.run(f"python train.py loss=kto model=llama7b cache_dir={tmp_path}")
+    assert alone.returncode == 0, alone.stderr
     (run,) = [p.parent for p in tmp_path.glob("*/LATEST")]
     assert load_file(run / "LATEST" / "model.safetensors")

@@ -1,4 +1,4 @@
-"""The documentation's own commands, taken from its pages and run; recipes have their own file."""
+"""The documentation's own commands, taken from its pages and run; recipes and the contract have their own files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from tests.pages import PAGES, commands, run_all
 from tests.standins import Place, judged
 
-OWN = [page for page in PAGES if page.parent.name != "recipes" and commands(page)]
+OWN = [page for page in PAGES if page.parent.name != "recipes" and page.name != "running.md" and commands(page)]
+LARGER = [page for page in OWN if any("datasets=[demo]" in command for command in commands(page))]
 
 
 @pytest.fixture
@@ -23,6 +24,13 @@ def place(tmp_path: Path) -> Iterator[Place]:
 @pytest.mark.long
 @pytest.mark.parametrize("page", OWN, ids=lambda page: page.name)
 def test_commands_of_a_page_run_in_order(page: Path, place: Place) -> None:
+    run_all(page, place)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("page", LARGER, ids=lambda page: page.name)
+def test_commands_on_the_demos_data_run_at_their_own_size(page: Path, place: Place) -> None:
+    place.whole = True
     run_all(page, place)
 
 

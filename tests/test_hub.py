@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import os
+import shlex
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +18,8 @@ from prospect.checkpoint.lineage import Base
 from prospect.errors import UserError
 from prospect.hub import push
 from tests import runs, tiny
+from tests.standins import Place
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 TOKEN = "hf_stand_in"
 
 
@@ -80,9 +79,9 @@ def hub() -> Iterator[Hub]:
 
 
 def pushed(hub: Hub, run: Path, *words: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "eval.py", f"--config-path={run}", "mode=push", *words]
-    return subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True, timeout=120)
+    env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0"}
+    place = Place(run.parent, env, warm=True)
+    return place.run(shlex.join(["python", "eval.py", f"--config-path={run}", "mode=push", *words]))
 
 
 @pytest.fixture(scope="module")

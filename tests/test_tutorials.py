@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,12 +12,16 @@ from tests.pages import commands
 from tests.standins import CHECKOUT, Place
 
 
+def copied(folder: Path) -> Path:
+    """A copy of the checkout below ``folder``."""
+    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "samples", "__pycache__", "*.egg-info", ".*_cache")
+    return shutil.copytree(CHECKOUT, folder / "checkout", ignore=ignored)
+
+
 @pytest.mark.long
 def test_the_tutorial_builds_a_loss_that_trains(tmp_path: Path) -> None:
     """A checkout without SimpleKTO, then the tutorial's steps, then its command."""
-    copy = tmp_path / "checkout"
-    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "samples", "__pycache__", "*.egg-info", ".*_cache")
-    shutil.copytree(CHECKOUT, copy, ignore=ignored)
+    copy = copied(tmp_path)
     page = (CHECKOUT / "docs" / "extending.md").read_text(encoding="utf-8")
     files = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
     imported, entry = re.findall(r"^```python\n((?:from|    \").*?)\n```", page, re.MULTILINE)
@@ -33,10 +34,10 @@ def test_the_tutorial_builds_a_loss_that_trains(tmp_path: Path) -> None:
         assert (copy / name).read_text(encoding="utf-8") == text, f"the tutorial's {name} is not the shipped one"
         (copy / name).unlink()
     (command,) = [c for c in commands(CHECKOUT / "docs" / "extending.md") if "kto-simple" in c]
-    place = Place(tmp_path)
+    place = Place(copy, warm=True, checkout=copy)
 
     def run() -> tuple[int, str]:
-        done = place.run(command.replace("train.py", str(copy / "train.py")))
+        done = place.run(command)
         return done.returncode, done.stdout + done.stderr
 
     assert run()[0] == 2  # without the steps there is no such loss
@@ -52,9 +53,7 @@ def test_the_tutorial_builds_a_loss_that_trains(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_loss_of_ones_own_trains_and_a_wrong_sign_in_it_is_found(tmp_path: Path) -> None:
     """What the README shows, added to a copy of the checkout."""
-    copy = tmp_path / "checkout"
-    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "samples", "__pycache__", "*.egg-info", ".*_cache")
-    shutil.copytree(CHECKOUT, copy, ignore=ignored)
+    copy = copied(tmp_path)
     page = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     files = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
     assert sorted(Path(name).suffix for name in files) == [".py", ".yaml"]
@@ -75,23 +74,16 @@ def test_a_loss_of_ones_own_trains_and_a_wrong_sign_in_it_is_found(tmp_path: Pat
     table.write_text(named, encoding="utf-8")
     shown = [x for x in page.splitlines() if "squared-hinge" in x and x.startswith(("python ", "pytest "))]
     train, check = shown
-    place = Place(tmp_path)
-    done = place.run(train.replace("train.py", str(copy / "train.py")))
+    place = Place(copy, warm=True, checkout=copy)
+    done = place.run(train)
     assert done.returncode == 0, done.stderr
 
     def contract() -> tuple[int, str]:
-        words = check.replace("pytest", "").split()
-        found = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *words],
-            cwd=copy,
-            env=os.environ | {"PYTHONPATH": str(copy)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return found.returncode, found.stdout
+        done = place.run(f"{check} -q -p no:cacheprovider -p no:xdist")
+        return done.returncode, done.stdout
 
-    assert contract()[0] == 0, contract()[1]
+    code, said = contract()
+    assert code == 0, said
     source.write_text(source.read_text().replace("(chosen - rejected)", "(rejected - chosen)"), encoding="utf-8")
     code, said = contract()
     assert code == 1

@@ -53,6 +53,7 @@ class Composer:
 
     def __init__(self, hydra: Hydra) -> None:
         self._hydra, self._known = hydra, dict[tuple[str, ...], Composed]()
+        self._listed: dict[tuple[str, ...], list[str]] = {}  # the members of a group, below a search path
 
     @property
     def _loader(self) -> Any:
@@ -64,8 +65,11 @@ class Composer:
 
     def members(self, group: str, searchpath: Sequence[str] = ()) -> list[str]:
         """The files of a group, but for those that only others build on."""
-        found = self._loader.get_group_options(group, ObjectType.CONFIG, "config", list(searchpath))
-        return [name for name in found if not name.startswith("_")]
+        key = (group, *searchpath)
+        if key not in self._listed:
+            found = self._loader.get_group_options(group, ObjectType.CONFIG, "config", list(searchpath))
+            self._listed[key] = [name for name in found if not name.startswith("_")]
+        return self._listed[key]
 
     def words(self, typed: Sequence[str]) -> list[str]:
         """Typed words as Hydra shall read them.

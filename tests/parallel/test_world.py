@@ -11,10 +11,12 @@ import torch
 from prospect.config.schema import Config, ParallelConfig
 from prospect.parallel import World, launch, world
 from tests.parallel.workers import tell
+from tests.runs import warm_processes
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    assert launch(tell, Config(cache_dir=str(tmp_path), parallel=ParallelConfig(processes=2))) == 4
+    with warm_processes():
+        assert launch(tell, Config(cache_dir=str(tmp_path), parallel=ParallelConfig(processes=2))) == 4
     for rank in (0, 1):
         facts = json.loads((tmp_path / f"{rank}.json").read_text())
         assert facts == {

@@ -11,6 +11,7 @@ import torch
 
 from prospect.parallel import World, launch
 from tests import tiny
+from tests.runs import warm_processes
 from tests.two_processes import CHANGES, measure, step_facts
 from trainers.launch import train_in_process
 
@@ -23,7 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     config = tiny.config(folder, "kto", exp_name="run", **CHANGES)
     config.parallel.processes = 2
-    assert launch(measure, config) == 0
+    with warm_processes():
+        assert launch(measure, config) == 0
     return folder
 
 
