@@ -106,6 +106,7 @@ def rendered(name: str, case: str) -> tuple[list[int], list[int]] | None:
         return None
     except UnwrittenError:  # it writes the same whatever is called
         texts = [written(name, WEATHER.then(call), False) for call in (CALL, OTHER_CALL)]
+        assert conversation.tools
         assert texts[0] == texts[1]
         return None
     return prompt, ids
@@ -187,12 +188,7 @@ def test_there_are_templates_to_judge() -> None:
     [
         (AnswerPart.ended, "found = rest[: min(whole, default=ends[0])]", "found = rest", "phi3_training"),
         (AnswerPart.apart, "full[shared:], self", "full[shared + 1 :], self", "deepseekv3_training"),
-        (
-            AnswerPart.reasoned,
-            "return thought.strip",
-            "return kept, [] or thought.strip",
-            "deepseek_r1_distill_training",
-        ),
+        (AnswerPart.reasoned, "opened.closing + kept", "opened.closing", "deepseek_r1_distill_training"),
     ],
 )
 def test_planted_bugs_are_seen(
