@@ -91,9 +91,12 @@ def load_examples(name: str, config: DatasetConfig, split: Split, seed: int, dro
                 drops.note(repetition, found.place)
             yield replace(found, id=identity, dataset=name)
     if not yielded:
-        why = ", ".join(f"{count} {reason}" for reason, count in drops.reasons.most_common())
+        why = ", ".join(
+            f"{count} {reason} (first: {', '.join(drops.places[reason]) or 'not known'})"
+            for reason, count in drops.reasons.most_common()
+        )
         hint = why or f"test_fraction is {config.test_fraction}"
-        raise UserError(f"datasets.{name}: none of the {drops.rows_read} rows is left for {split} ({hint})")
+        raise UserError(f"datasets.{name}: none of the {drops.rows_read} rows is left for split={split} ({hint})")
 
 
 def fingerprint(name: str, config: DatasetConfig, split: Split, seed: int) -> str:

@@ -216,7 +216,9 @@ def no_record(config: Config, name: str, kind: RecordKind, report: Report) -> Us
     if any(records(example, kind)):
         return UserError(f"datasets.{name}: {examples} examples, but nothing is left to train on: {report.lost()}")
     has = next((it for other, it in _WANTED.items() if any(records(example, other))), None)
-    hint = f"its first one holds {has[0]}: loss={has[1]} takes that" if has else "its first one is a prompt alone"
+    unread = [note for note in report.notes if note.startswith("not read")]
+    alone = "; ".join(["its first one is a prompt alone", *unread[:1]])
+    hint = f"its first one holds {has[0]}: loss={has[1]} takes that" if has else alone
     return UserError(f"datasets.{name}: {examples} examples, but none gives {_WANTED[kind][0]} ({hint})")
 
 

@@ -104,7 +104,7 @@ def read_message(row: object) -> Message:
     said = _said(content, speaker, may_lack=bool(calls or thought))
     return Message(
         speaker,
-        said.text,
+        _without(thought, said.text),
         reasoning=unicode(thought or said.thought),
         calls=(*calls, *said.calls),
         name=str(row.get("name") or "") if is_tool else "",
@@ -113,8 +113,15 @@ def read_message(row: object) -> Message:
     )
 
 
+def _without(thought: str, text: str) -> str:
+    """An answer's text without a thought at its beginning that a field of its own holds, too."""
+    start, _, rest = text.partition("</think>")
+    twice = bool(thought.strip()) and start.strip().removeprefix("<think>").strip() == thought.strip()
+    return rest.lstrip("\n") if twice else text
+
+
 def read_tools(value: object) -> str:
-    """Descriptions of tools, a list or its JSON text, as JSON text; empty where there are none.
+    """Descriptions of tools, a list or its JSON text, as JSON text in OpenAI's form; empty where there are none.
 
     Raises:
         UnreadableError: it is no list of objects.
@@ -129,7 +136,10 @@ def read_tools(value: object) -> str:
     tools = [_value(tool) for tool in found]
     if not all(isinstance(tool, Mapping) for tool in tools):
         raise UnreadableError("`tools` is no list of tools")
-    return unicode(json.dumps(tools, ensure_ascii=False))
+    whole = [
+        tool if "function" in tool or "name" not in tool else {"type": "function", "function": tool} for tool in tools
+    ]
+    return unicode(json.dumps(whole, ensure_ascii=False))
 
 
 def read_stored(text: str) -> object:

@@ -113,7 +113,15 @@ def test_what_cannot_be_read_says_why(rows: object, reason: str) -> None:
     "tools", [[{"name": "f"}], '[{"name": "f"}]', "[{'name': 'f'}]", ['{"name": "f"}'], {"name": "f"}]
 )
 def test_forms_of_tools(tools: object) -> None:
-    assert read_tools(tools) == '[{"name": "f"}]'
+    """All become OpenAI's, which templates are written for."""
+    assert read_tools(tools) == '[{"type": "function", "function": {"name": "f"}}]'
+
+
+def test_a_thought_given_twice_is_one_thought() -> None:
+    row = {"role": "assistant", "content": "<think>\nhm\n</think>\n\n4", "reasoning_content": "hm"}
+    assert read([row]).messages == (Message("assistant", "4", reasoning="hm"),)
+    other = row | {"reasoning_content": "no"}
+    assert read([other]).messages[0].content == row["content"]
 
 
 @pytest.mark.parametrize("tools", [None, "", [], "[]"])

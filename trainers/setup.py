@@ -84,6 +84,8 @@ def prepare_text(
             raise UserError(f"chat_tokens_kept: {name} is no added token of the tokenizer{nearest(name, added)}")
     stops = own_stops(config.model, origin, tokenizer)
     chat = ChatFormat(tokenizer, control, config.chat_tokens_kept, stops, day)
+    for warning in template.doubts(chat):
+        log.warning("chat template: %s", warning)
     if chat.uses_date:
         log.info("chat template: writes the date; today is %s in all prompts of this run", chat.day)
     return Text(tokenizer, chat)

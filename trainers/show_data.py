@@ -7,10 +7,10 @@ import json
 import sys
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def show_data(config: Config) -> int:
     text = prepare_text(config, origin_of(config), trainer.control_tokens, Run.of(config).chat_day())
     limits = Limits.of(config)
     with ExitStack() as stack:
-        out = stack.enter_context(Path(config.out).open("w", encoding="utf-8")) if config.out else None
+        out = stack.enter_context(_whole(Path(config.out))) if config.out else None
         for name in config.datasets:
             seen = _Seen()
             bar = stack.enter_context(progress(f"reading {name} ({config.split})", None, "records"))
@@ -56,6 +56,18 @@ def show_data(config: Config) -> int:
     if config.out:
         print(f"written: {config.out}")
     return 0
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[IO[str]]:
+    """A file that appears under its name once all of it is written."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as out:
+            yield out
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _records(

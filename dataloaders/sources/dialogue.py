@@ -5,6 +5,7 @@ Two turns are the same where they differ in nothing but white space.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
@@ -14,6 +15,7 @@ from prospect.conversation import Message
 from prospect.message_forms import UnreadableError, messages
 
 Turns = tuple[Message, ...]
+_HH_TURN = re.compile(r"(?:^|\n\n)(Human:|Assistant:)\s*")
 
 
 def turns(value: object, column: str, speaker: Literal["user", "assistant"] | None) -> Turns:
@@ -30,6 +32,15 @@ def turns(value: object, column: str, speaker: Literal["user", "assistant"] | No
         return tuple(messages(value))
     except UnreadableError as reason:
         raise BadRow(f"`{column}` {reason}") from None
+
+
+def spoken_dialogue(text: str, column: str) -> Turns:
+    """The turns of a prompt that is dialogue text as in Anthropic HH, with or without the opening of the answer."""
+    before, *rest = _HH_TURN.split(unicode(text, f"`{column}`").strip().removesuffix("Assistant:").rstrip())
+    if before:
+        raise BadRow(f"`{column}` is dialogue text that does not begin with a turn")
+    pairs = zip(rest[::2], rest[1::2], strict=True)
+    return tuple(Message("user" if speaker == "Human:" else "assistant", said.strip()) for speaker, said in pairs)
 
 
 def exchanges(value: object, column: str) -> Iterator[Message]:

@@ -107,6 +107,8 @@ def _paired(row: Given, better: str, worse: str, scores: tuple[str, str]) -> Exa
         raise BadRow(f"`{row.name(better)}` and `{row.name(worse)}` differ in more than their last turn")
     answers = (_last(one, row.name(better)), _last(other, row.name(worse)))
     graded = _scores(row, *scores)
+    if graded and graded[0] < graded[1]:
+        row.note("a pair whose rejected answer has the higher score")
     return Example("", "", ordered(whole), answers, pairs=((0, 1),), scores=graded, tools=row.tools())
 
 
@@ -124,8 +126,6 @@ def _implied(row: Given, better: str, worse: str) -> tuple[Turns, Turns, Turns]:
     columns, chosen, rejected = row.layout, row.get(better), row.get(worse)
     if columns.has("prompt") or columns.has("messages"):
         raise BadRow("empty prompt")
-    if isinstance(chosen, str) and chosen.startswith("\n\nHuman:"):
-        raise UserError(f"this is dialogue text as in Anthropic HH; read it with {columns.key}.source=hh")
     key = f"++{columns.key}.columns.prompt"
     if columns.unknown and "prompt" not in columns.mapped:
         other = columns.unknown[0]

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dataloaders.sources.columns import Layout, folded, is_spelled, pruned
-from dataloaders.sources.dialogue import Turns, turns
+from dataloaders.sources.dialogue import Turns, spoken_dialogue, turns
 from dataloaders.sources.rows import Row, Rows
 from dataloaders.sources.source import BadRow
+from prospect.errors import UserError
 from prospect.message_forms import (
     UnreadableError,
     holds,
@@ -28,6 +29,7 @@ _PROVENANCE = (  # what label.py says of where its rows come from
     *("prompt_id", "samples", "from_dataset", "judge", "judge_answered_as", "judge_prompt", "endpoint", "seed"),
     *("feedback", "source_files", "threshold"),
 )
+_HH = "\n\nHuman:"
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 
 
@@ -81,8 +83,16 @@ class Given:
     def turns(self, meaning: str, speaker: Literal["user", "assistant"] | None = None) -> Turns:
         """The turns that the row says of it."""
         value = self.get(meaning)
+        if isinstance(value, int | float) and speaker == "assistant":  # the answer of a sum
+            value = str(value)
         if isinstance(value, str) and meaning in self.layout.spelled:
             speaker = None
+        if isinstance(value, str) and value.startswith(_HH):
+            if meaning != "prompt":
+                key = self.layout.key
+                raise UserError(f"this is dialogue text as in Anthropic HH; read it with {key}.source=hh")
+            self.note(f"`{self.name(meaning)}` is dialogue text as in Anthropic HH: it is read as its turns")
+            return spoken_dialogue(value, self.name(meaning))
         found = turns(value, self.name(meaning), speaker)
         if not isinstance(value, str):
             self.keys.update(unread_keys(value))

@@ -26,6 +26,7 @@ class Sampled:
 
     name: str
     said: Message
+    is_cut: bool = False  # by max_new_tokens: the model had not come to an end
 
     @property
     def text(self) -> str:
@@ -83,7 +84,8 @@ def gather(files: Sequence[Path], columns: Sequence[str]) -> tuple[list[Group], 
             numbers[key] += 1
             for column, given in names.items():
                 answer = _answer(file, number, column, row.get(column))
-                left_out.update(_add(group, Sampled(f"{run}/{given}/{index}", answer)))
+                is_cut = row.get("finish") == "length" and given == "policy"
+                left_out.update(_add(group, Sampled(f"{run}/{given}/{index}", answer, is_cut)))
     return list(groups.values()), left_out
 
 

@@ -33,6 +33,8 @@ def label(options: Labelling, patience: Patience = Patience()) -> int:  # noqa: 
     groups = _chosen(groups, options, left_out)
     for what, count in left_out.items():
         print(f"note: {count} {what}: left out")
+    if cut := sum(answer.is_cut for group in groups for answer in group.answers):
+        print(f"note: {cut} answers were cut off at max_new_tokens: they would be trained as if they ended there")
     if options.dry_run:
         print(cost(options.asking, groups))
         return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -19,13 +19,16 @@ from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from prospect.config.schema import Config
-from prospect.conversation import Conversation, Message, spoken
+from prospect.conversation import Conversation, Message, answered, asked, spoken
 from prospect.errors import RefusedError, UnwrittenError, UserError
 from prospect.model.answer_part import AnswerPart
 from prospect.model.control import ControlTokens
 from prospect.model.left_out import Parted, left_out
 from prospect.model.shield import Shield, token_id
 from prospect.model.turn_marks import SOME_TOOL, find, special_tokens, takes_parts
+
+_ARCHANGELS = "{{ '\\n<|system|>\\n' + message['content'] }}"  # of no other template; its marks are text by design
+_MARK = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_\w+>")
 
 
 def archangel(human: tuple[str, str], assistant: tuple[str, str], bos: bool) -> str:
@@ -38,7 +41,7 @@ def archangel(human: tuple[str, str], assistant: tuple[str, str], bos: bool) -> 
     start = "{{ bos_token }}" if bos else ""
     return (
         f"{start}{{% for message in messages %}}"
-        "{% if message['role'] == 'system' %}{{ '\\n<|system|>\\n' + message['content'] }}"
+        f"{{% if message['role'] == 'system' %}}{_ARCHANGELS}"
         f"{{% elif message['role'] == 'user' %}}{{{{ {hp} + message['content'] + {hs} }}}}"
         f"{{% elif message['role'] == 'assistant' %}}{{{{ {ap} + message['content'] + {as_} }}}}"
         "{% if loop.last %}{{ eos_token }}{% endif %}{% endif %}{% endfor %}"
@@ -71,6 +74,20 @@ def install(tokenizer: PreTrainedTokenizerBase, config: Config) -> str:
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     ids = tokenizer("a").input_ids
     return tokenizer.bos_token_id is not None and bool(ids) and ids[0] == tokenizer.bos_token_id
+
+
+def doubts(chat: ChatFormat) -> Iterator[str]:
+    """What of a template should be known before it is trained with, for people."""
+    written = chat.render(asked("?"), answered("!"))
+    text = f"{written.prompt}{written.answer}"
+    known, unk = chat.tokenizer.convert_tokens_to_ids, chat.tokenizer.unk_token_id
+    unknown = dict.fromkeys(name for name in _MARK.findall(text) if known(name) in (None, unk))
+    if unknown and _ARCHANGELS not in str(chat.tokenizer.chat_template):
+        names = ", ".join(unknown)
+        yield f"writes {names}, which the tokenizer has not as tokens: they are text, which a message can forge"
+    header = [name for name in chat.marks.around if name in chat.marks.lead]
+    if header and not chat.marks.asks:
+        yield f"has no generation prompt: each answer begins with its header {chat.marks.lead!r}"
 
 
 @dataclass(frozen=True, slots=True)

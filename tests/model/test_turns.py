@@ -164,6 +164,23 @@ def test_reasoning_that_a_template_does_not_know_is_said() -> None:
     assert rendered.notes == ("answer whose reasoning the chat template leaves out",)
 
 
+def test_a_thought_that_speaks_of_marks_and_an_answer_that_quotes_them_are_whole() -> None:
+    """The template cuts at every closing mark; what sampling would give is put together from the row."""
+    made = chat(R1)
+    speaks = answered("<think>\nan <think> tag\n</think>\n\nIt is a tag.")
+    assert made.render(asked("?"), speaks).answer == "an <think> tag\n</think>\n\nIt is a tag.<|im_end|>"
+    quotes = Message("assistant", "Write <think>x</think> there.", reasoning="easy")
+    assert made.render(asked("?"), quotes).answer == "easy\n</think>\n\nWrite <think>x</think> there.<|im_end|>"
+    plain = chat(TEMPLATES["chatml"]).render(asked("?"), answered("Write <think>x</think> there."))
+    assert (plain.answer, plain.notes) == ("Write <think>x</think> there.<|im_end|>", ())
+
+
+def test_reasoning_that_is_never_closed_is_no_answer() -> None:
+    for template in (R1, TEMPLATES["chatml"]):
+        with pytest.raises(UnwrittenError, match="opens reasoning and never closes it"):
+            chat(template).render(asked("red?"), answered("<think>\nhm"))
+
+
 # ---- calls, tools and what else is left out
 
 
@@ -312,6 +329,27 @@ def test_a_sampled_answer_keeps_the_marks_that_belong_into_answers() -> None:
     made = chat(TEMPLATES["chatml"], special("<think>"), special("</think>"))
     ids = made.tokenizer("<think>a</think>b<|im_start|>", add_special_tokens=False).input_ids
     assert made.read(ids) == "<think>a</think>b"
+
+
+def test_a_sampled_answer_is_what_stands_between_the_marks_around_an_answers_text() -> None:
+    harmony = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.role == 'assistant' %}<|eot_id|>final{% endif %}<mid>"
+        "{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+    )
+    made = chat(harmony, special("<mid>"))
+    ids = made.encode_pair(made.render(asked("red?"), answered("blue")))[1]
+    assert made.read(ids[:-1]) == "blue"
+    thought = made.tokenizer("<|eot_id|>analysis<mid>hm<|im_start|>assistant", add_special_tokens=False).input_ids
+    assert made.read([*thought, *ids[:-1]]) == "blue"
+    headed = chat(TEMPLATES["chatml"].replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", ""))
+    assert headed.read(headed.encode_pair(headed.render(asked("red?"), answered("blue")))[1][:-1]) == "blue"
+    spaced = chat("{% for m in messages %}{{ m.content }}\n\n{% endfor %}")
+    assert spaced.read(spaced.encode_pair(spaced.render(asked("red?"), answered("blue")))[1][:-1]) == "blue"
+
+
+def test_messages_that_spell_the_templates_marks_are_said() -> None:
+    rendered = chat(TEMPLATES["chatml"]).render(asked("<|im_start|>user\nred?<|im_end|>"), answered("blue"))
+    assert any("spells the chat template's own marks" in note for note in rendered.notes)
 
 
 # ---- dates

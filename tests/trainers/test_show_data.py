@@ -89,6 +89,35 @@ def test_truncation_of_all_is_said_with_the_length_that_would_do(
     assert all(len(row["ids"]) == 160 for row in found)
 
 
+def test_what_is_doubtful_about_a_template_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = [{"prompt": "red?", "completion": "blue"}]
+    shown(tmp_path, row)
+    says = "writes <|im_start|>, <|im_end|>, which the tokenizer has not as tokens: they are text, which a message can"
+    assert f"chat template: {says}" in capsys.readouterr().out
+    shown(tmp_path, row, template="mistral")
+    assert "chat template: " not in capsys.readouterr().out
+
+
+def test_a_conversation_that_the_template_refuses_is_dropped_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusing = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATES["mistral"]
+    )
+    rows = [{"prompt": "red?", "completion": "blue"}, {"system": "brief", "prompt": "red?", "completion": "blue"}]
+    assert len(shown(tmp_path, rows, template=refusing)) == 1
+    assert "1 the chat template refuses (no system) (first: rows.jsonl:2)" in capsys.readouterr().out
+    (tmp_path / "seen.jsonl").unlink()
+    with pytest.raises(UserError, match=r"nothing is left to train on: 1 the chat template refuses \(no system\)"):
+        shown(tmp_path, rows[1:], template=refusing)
+    assert not list(tmp_path.glob("*seen*")), "no part of a file is left"
+
+
+def test_a_template_with_a_mistake_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"chat_template: is no valid Jinja \(line 2: .*unknown tag 'endfo'"):
+        shown(tmp_path, [{"prompt": "red?", "completion": "blue"}], template="{% for m in messages %}\n{% endfo %}")
+
+
 def test_a_template_that_drops_every_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="chat_template: writes nothing of an answer"):
         shown(tmp_path, [{"prompt": "red?", "completion": "blue"}], template="{{ messages[0].content }}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import datasets
@@ -13,6 +14,7 @@ from tests.planted import plant
 
 CALL = {"function": {"name": "weather", "arguments": {"city": "Paris", "unit": None}}}
 TOOLS = [{"name": "weather"}]
+WRAPPED = [{"type": "function", "function": TOOLS[0]}]  # as OpenAI writes it
 
 
 def turn(role: str, content: Any = "x", **more: Any) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def test_tools_and_calls_are_kept_as_they_stand(load):
     (example,), drops = load("files", [{"tools": TOOLS, "messages": asks}])
     call = Call("weather", '{"city": "Paris", "unit": null}')
     assert (example.tools, example.answers) == (
-        '[{"name": "weather"}]',
+        json.dumps(WRAPPED),
         (Message("assistant", "I look.", calls=(call,)),),
     )
     assert drops.notes == {}
@@ -88,7 +90,7 @@ def test_tools_and_calls_are_kept_as_they_stand(load):
 )
 def test_every_shape_may_carry_tools(load, row, tools):
     (example,), _ = load("files", [{**row, "tools": tools}])
-    assert example.tools == '[{"name": "weather"}]'
+    assert json.loads(example.tools) == WRAPPED
 
 
 def test_arrow_adds_no_nulls_to_a_conversation(load, tmp_path, monkeypatch):

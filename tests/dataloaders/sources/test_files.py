@@ -212,12 +212,32 @@ def test_bad_rows_are_dropped_and_counted_with_their_place(load, tmp_path, row, 
     assert drops.places == {reason: [f"{tmp_path}/rows.jsonl:2"]}
 
 
+def test_a_prompt_that_is_dialogue_text_is_read_as_its_turns(load):
+    prompt = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Why?\n\nAssistant:"
+    (pair,), drops = load("files", [{"prompt": prompt, "chosen": " A", "rejected": " B"}])
+    assert [(turn.role, turn.content) for turn in pair.prompt] == [
+        ("user", "Hi"),
+        ("assistant", "Hello."),
+        ("user", "Why?"),
+    ]
+    assert list(drops.notes) == ["`prompt` is dialogue text as in Anthropic HH: it is read as its turns"]
+    with pytest.raises(UserError, match=r"read it with datasets.files.source=hh"):
+        load("files", [{"prompt": "q", "completion": "\n\nHuman: Hi\n\nAssistant: a"}])
+
+
+def test_an_answer_may_be_a_number_and_scores_the_wrong_way_round_are_said(load):
+    (sum_,), _ = load("files", [{"question": "2+2", "answer": 4}])
+    assert sum_.answers[0].content == "4"
+    _, drops = load("files", [{**PAIRS["TRL standard"], "score_chosen": 1, "score_rejected": 5}])
+    assert "a pair whose rejected answer has the higher score" in drops.notes
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         ({"prompt": Q, "completion": None}, "no `completion`"),
         ({"prompt": Q, "completion": ""}, "empty answer"),
-        ({"prompt": Q, "completion": 42}, "`completion` is no list of messages, nor text"),
+        ({"prompt": 42, "completion": A}, "`prompt` is no list of messages, nor text"),
         ({"completion": A}, "no prompt"),
         ({"prompt": Q}, "no `completion`"),
     ],

@@ -131,7 +131,7 @@ def test_fingerprints_follow_the_bytes_of_all_files_and_their_order(tmp_path):
     ("options", "split", "says"),
     [
         ({}, Split.validation, r"datasets\.mine: there is no validation part; it has train, test$"),
-        ({"test_fraction": 0.0}, Split.test, r"none of the 2 rows is left for test \(test_fraction is 0\.0\)"),
+        ({"test_fraction": 0.0}, Split.test, r"none of the 2 rows is left for split=test \(test_fraction is 0\.0\)"),
         ({"test_fraction": 1.0}, Split.test, r"datasets\.mine\.test_fraction: 1\.0 is not in \[0, 1\)"),
         ({"path": None}, Split.train, r"datasets\.mine\.path: names no file to read"),
         ({"path": "/nowhere/x.json"}, Split.train, r"datasets\.mine\.path: there is no file /nowhere/x\.json"),
@@ -155,7 +155,7 @@ def test_mistakes_are_one_line(tmp_path, options, split, says):
 
 def test_no_example_left_is_an_error_that_says_why(tmp_path):
     config = DatasetConfig(path=write(tmp_path / "a.jsonl", [" ", ""]))
-    with pytest.raises(UserError, match=r"datasets.files: none of the 2 rows is left for train \(2 empty prompt\)"):
+    with pytest.raises(UserError, match=r"datasets.files: none of the 2 rows is left for split=train \(2 empty prompt"):
         prompts_of(config, Split.train)
 
 
