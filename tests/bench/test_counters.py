@@ -80,23 +80,19 @@ def known() -> dict[str, Found]:
     return found
 
 
-@pytest.fixture(scope="module")
-def anew(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
-    """What the documented command would write."""
-    place = Place(tmp_path_factory.mktemp("anew"), warm=True)
+@pytest.mark.long
+def test_steps_cost_what_they_did(known: dict[str, Found], tmp_path: Path) -> None:
+    """The documented command counts every case anew, here into a file of its own."""
     (command,) = (x for x in commands(CHECKOUT / "docs" / "performance.md", ()) if "test_counters" in x)
-    done = place.run(f"{command} anew.json")
+    done = Place(tmp_path, warm=True).run(f"{command} anew.json")
     assert done.returncode == 0, done.stderr
-    found: dict[str, Found] = json.loads((place.folder / "anew.json").read_text())
-    return found
-
-
-@pytest.mark.parametrize("case", CHANGES)
-def test_a_step_costs_what_it_did(anew: dict[str, Found], known: dict[str, Found], case: str) -> None:
-    assert case in known, f"{case}: not counted yet; python -m tests.bench.test_counters"
-    assert anew[case] == pytest.approx(known[case], rel=TOLERANCE), (
-        f"{case}: the cost of a step has changed; if that is meant, python -m tests.bench.test_counters"
-    )
+    found: dict[str, Found] = json.loads((tmp_path / "anew.json").read_text())
+    assert list(found) == list(CHANGES)
+    assert not set(found) - set(known), f"not counted yet; {command}"
+    changed = [
+        f"{case}: {x}, was {known[case]}" for case, x in found.items() if x != pytest.approx(known[case], rel=TOLERANCE)
+    ]
+    assert not changed, "\n".join(["the cost of a step has changed; if that is meant, " + command, *changed])
 
 
 def test_bug_output_layer_at_too_many_positions(
