@@ -148,3 +148,13 @@ def test_planted_bug_a_reward_model_without_turns_is_seen(tmp_path, monkeypatch)
     plant(monkeypatch, local.reward, "item.turns or asked", "asked")
     with pytest.raises(AssertionError):
         test_a_reward_model_is_handed_the_whole_conversation(tmp_path, monkeypatch)
+
+
+def test_answers_that_were_cut_off_are_told_from_those_that_ended(tmp_path: Path) -> None:
+    file = tmp_path / "samples.json"
+    rows = [
+        {"prompt": "q", "chosen": "a", "policy": text, "finish": end} for text, end in (("b", "stop"), ("c", "length"))
+    ]
+    file.write_text(json.dumps(rows))
+    (group,), _ = gather([file], ["policy", "chosen"])
+    assert {answer.text: answer.is_cut for answer in group.answers} == {"a": False, "b": False, "c": True}
