@@ -203,11 +203,10 @@ class ChatFormat:
         around = [token_id(self.tokenizer, name) for name in self.shield.tokens if name in lead + closing]
         kept = [i for i in ids if i not in self._unread or i in around]
         text = str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
-        if lead and (text.startswith(lead) or (around and lead in text)):
-            text = text.rpartition(lead)[2]
-        if around:  # what is left of marks of turns after that belongs to no answer
-            text = self.shield.without(text)
-        return text.removesuffix(closing) if closing else text
+        has_parts = lead in text and any(name in lead for name in self.shield.tokens)  # reasoning before it, say
+        text = text.rpartition(lead)[2] if has_parts else text.removeprefix(lead)
+        text = text.removesuffix(closing)
+        return self.shield.without(text) if around else text  # what is left of marks of turns belongs to no answer
 
     def answer_text(self, conversation: Conversation, answer: Message) -> str:
         """An answer as sampling would give it: its content, or what the template writes of reasoning and calls."""

@@ -341,6 +341,12 @@ def test_a_sampled_answer_is_what_stands_between_the_marks_around_an_answers_tex
     assert made.read(ids[:-1]) == "blue"
     thought = made.tokenizer("<|eot_id|>analysis<mid>hm<|im_start|>assistant", add_special_tokens=False).input_ids
     assert made.read([*thought, *ids[:-1]]) == "blue"
+    closed = chat(TEMPLATES["chatml"].replace("{{ m['content'] }}", "{{ m['content'] }}<|eot_id|>"), kept=())
+    assert closed.read(closed.encode_pair(closed.render(asked("red?"), answered("it is blue")))[1][:-1]) == "it is blue"
+    mistral = chat(TEMPLATES["mistral"])  # writes a space before an answer
+    assert (
+        mistral.read(mistral.encode_pair(mistral.render(asked("red?"), answered("it is blue")))[1][:-1]) == "it is blue"
+    )
     headed = chat(TEMPLATES["chatml"].replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", ""))
     assert headed.read(headed.encode_pair(headed.render(asked("red?"), answered("blue")))[1][:-1]) == "blue"
     spaced = chat("{% for m in messages %}{{ m.content }}\n\n{% endfor %}")
