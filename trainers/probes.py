@@ -18,7 +18,7 @@ from dataloaders.packing import Sequence, pack
 from prospect.batch import Role
 from prospect.config.schema import Config
 from prospect.conversation import answered, asked
-from prospect.errors import UserError
+from prospect.errors import UnwrittenError, UserError
 from prospect.logs import log_to
 from prospect.model.load import origin_of
 from prospect.model.policy import Policy
@@ -138,9 +138,7 @@ def answer_logps(config: Config, policy: Policy, text: Text, answers: Mapping[st
     """log π(answer | question) of each answer, as training would count it: with its end, where it came to one."""
     found = {}
     for question, answer in answers.items():
-        _, ids, _ = text.chat.encode_pair(text.chat.render(asked(question), answered(answer.text)))
-        if answer.finish == "length":
-            ids = ids[: len(ids) - len(text.chat.encode(text.chat.turn_end))]
+        ids = _answer_ids(text, question, answer)
         if not ids:
             found[question] = 0.0
             continue
@@ -148,6 +146,14 @@ def answer_logps(config: Config, policy: Policy, text: Text, answers: Mapping[st
         batch = pack([Sequence(question, prompt, ids, [True] * len(ids), Role.chosen)])
         found[question] = float(policy.logps(batch.to(policy.device)).sums[0])
     return found
+
+
+def _answer_ids(text: Text, question: str, answer: Answer) -> list[int]:
+    try:
+        _, ids, _ = text.chat.encode_pair(text.chat.render(asked(question), answered(answer.text)))
+    except UnwrittenError:  # it was cut off in the middle of its reasoning
+        return text.chat.encode(text.chat.shield.put(answer.text))
+    return ids[: len(ids) - len(text.chat.encode(text.chat.turn_end))] if answer.finish == "length" else ids
 
 
 def _prompt_ids(config: Config, text: Text, question: str) -> list[int]:

@@ -15,12 +15,14 @@ from prospect.config.schema import Config, Mode
 from prospect.errors import UserError
 from prospect.parallel import World
 from prospect.report import before_after
+from prospect.sampling.generate import Answer
 from tests import tiny
 from tests.planted import plant
 from tests.runs import FORKS, result, run
 from trainers import probes
 from trainers.eval_run import _WORKERS
 from trainers.launch import train_in_process
+from trainers.setup import prepare_text
 
 QUESTIONS = ["What is red?", "Who walks under the stone?"]
 
@@ -164,6 +166,12 @@ def test_no_question_is_an_error(finished: tuple[Config, Path]) -> None:
     made = config(Path(finished[0].cache_dir), probes=[])
     with pytest.raises(UserError, match="probes: no question is given"):
         _WORKERS[Mode.probe](made, World())
+
+
+def test_an_answer_cut_off_in_its_reasoning_has_the_tokens_that_were_sampled(tmp_path: Path) -> None:
+    text = prepare_text(config(tmp_path), None)
+    ids = probes._answer_ids(text, "red?", Answer("<think>\nred river", 4, "length"))
+    assert text.tokenizer.decode(ids) == "<think>\nred river"
 
 
 def test_a_run_on_another_starts_from_its_answers(tmp_path: Path) -> None:
