@@ -78,7 +78,10 @@ def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def doubts(chat: ChatFormat) -> Iterator[str]:
     """What of a template should be known before it is trained with, for people."""
-    written = chat.render(asked("?"), answered("!"))
+    try:
+        written = chat.render(asked("?"), answered("!"))
+    except RefusedError:  # it takes conversations with tools alone
+        return
     text = f"{written.prompt}{written.answer}"
     known, unk = chat.tokenizer.convert_tokens_to_ids, chat.tokenizer.unk_token_id
     unknown = dict.fromkeys(name for name in _MARK.findall(text) if known(name) in (None, unk))

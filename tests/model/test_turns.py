@@ -11,10 +11,10 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from prospect.conversation import Call, Conversation, Message, answered, asked
-from prospect.errors import UnwrittenError, UserError
+from prospect.errors import RefusedError, UnwrittenError, UserError
 from prospect.model import turn_marks
 from prospect.model.shield import Shield, token_id
-from prospect.model.template import ChatFormat
+from prospect.model.template import ChatFormat, doubts
 from prospect.model.turn_marks import special_tokens
 from tests.model.formats import TEMPLATES, talk, tokenizer
 from tests.planted import plant
@@ -208,6 +208,14 @@ def test_calls_without_arguments_and_arguments_as_python_writes_them() -> None:
     assert python.render(asked("weather in Paris?"), replace(text, content="weather")).answer == (
         'weather<call>{"city": "Paris"}</call><|im_end|>'
     )
+
+
+def test_a_template_that_refuses_conversations_without_tools_serves_those_with_them() -> None:
+    made = chat("{% if not tools %}{{ raise_exception('tools') }}{% endif %}" + TOOL_USE)
+    assert list(doubts(made)) == []
+    assert made.render(Conversation((Message("user", "Paris?"),), TOOLS), CALL).answer.startswith("<call>")
+    with pytest.raises(RefusedError):
+        made.render(asked("Paris?"), answered("mild"))
 
 
 def test_a_model_with_a_template_for_tools_has_it_used() -> None:
