@@ -120,7 +120,7 @@ def test_the_other_side_sees_one_minus_it(folder):
 
 
 def test_planted_bug_identical_answers_win_is_noticed(folder, monkeypatch):
-    plant(monkeypatch, games._outcome, "Status.ok, 0.5, ()", "Status.ok, 1.0, ()")
+    plant(monkeypatch, games.outcome, "Status.ok, 0.5, ()", "Status.ok, 1.0, ()")
     with pytest.raises(AssertionError):
         check_other_side(folder)
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from prospect.conversation import Conversation, Message, answered, asked, spoken
 from prospect.errors import UserError, nearest
-from prospect.judge.samples import is_messages, read_samples, said, sendable
+from prospect.judge.samples import read_samples
+from prospect.judge.tables import answer_in, is_messages, said, sendable, with_input, with_system
 
 _ALIASES = {"policy": "output", "prompt": "instruction"}  # our columns → AlpacaEval's
 _PROMPTS = ("messages", "conversations", "prompt", "instruction")  # columns of a conversation, the best first
@@ -83,7 +84,7 @@ def gather(files: Sequence[Path], columns: Sequence[str]) -> tuple[list[Group], 
             index = index if isinstance(index, int) else numbers[key]
             numbers[key] += 1
             for column, given in names.items():
-                answer = _answer(file, number, column, row.get(column))
+                answer = _answer(file, number, column, row)
                 is_cut = row.get("finish") == "length" and given == "policy"
                 left_out.update(_add(group, Sampled(f"{run}/{given}/{index}", answer, is_cut)))
     return list(groups.values()), left_out
@@ -112,10 +113,10 @@ def _turns(file: Path, number: int, row: Mapping[str, Any], config: Mapping[str,
     column = next((name for name in _PROMPTS if row.get(name)), "prompt")
     given = row.get(column)
     if not is_messages(given):
-        text = _text(file, number, column, given)
+        text = with_input(row, column, _text(file, number, column, given))
         human, assistant = str(config.get("human_prefix") or _HUMAN), str(config.get("assistant_prefix") or _ASSISTANT)
         given = [message.row() for message in _parted(text, human, assistant)]
-    found = said(_place(file, number, column), given, row.get("tools"))
+    found = with_system(row, said(_place(file, number, column), given, row.get("tools")))
     last = found.messages[-1]
     if last.role not in ("user", "tool") or (last.role == "user" and last.is_empty):
         raise UserError(f"{file}: row {number}: the conversation does not end with a user's or a tool's turn")
@@ -133,8 +134,9 @@ def _parted(text: str, human: str, assistant: str) -> list[Message]:
     return turns[:-1] if turns[-1] == answered("") else turns
 
 
-def _answer(file: Path, number: int, column: str, value: Any) -> Message:
+def _answer(file: Path, number: int, column: str, row: Mapping[str, Any]) -> Message:
     """A text, or one message of the assistant, with its calls."""
+    value = answer_in(row, column)
     if not is_messages(value):
         return answered(_text(file, number, column, value))
     found = said(_place(file, number, column), value).messages

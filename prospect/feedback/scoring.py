@@ -108,7 +108,7 @@ def _kept(asking: Asking, items: Sequence[Answered], patience: Patience) -> Grad
             new = {item: found for item, found in zip(some, grades.scores, strict=True) if found is not None}
             ledger.together([partial(ledger.remember, names[item], repr(found)) for item, found in new.items()])
             known |= new
-    return replace(grades, scores=[known.get(item) for item in items], reasons=[""] * len(items))
+    return replace(grades, scores=[known.get(item) for item in items], faults=[None] * len(items))
 
 
 def _named(item: Answered) -> str:

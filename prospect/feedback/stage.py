@@ -16,7 +16,7 @@ from prospect.feedback.answers import Group, gather
 from prospect.feedback.options import Kind, Labelling
 from prospect.feedback.scoring import Verdicts, cost, score
 from prospect.judge.calls import Patience
-from prospect.judge.result import check_writable
+from prospect.judge.outputs import check_writable
 
 _TOO_MANY_FAILED = 3
 

@@ -21,8 +21,9 @@ from prospect.judge.judged import Judged, Judgments
 from prospect.judge.lengths import Instruments
 from prospect.judge.options import Control, length_flags
 from prospect.judge.position import both_orders, position
-from prospect.judge.readers import is_judgments, load_judgments, load_rows
-from prospect.judge.runs import is_run, load_runs
+from prospect.judge.readers import is_judgments, load_judgments
+from prospect.judge.runs import load_runs
+from prospect.judge.tables import is_result, load_rows
 from prospect.stats.bootstrap import Estimate, cluster_means, estimate
 
 
@@ -44,7 +45,7 @@ def run(given: argparse.Namespace) -> Answer:
     """
     path = Path(given.file)
     rows = load_rows(path)
-    if is_run(rows[0]):
+    if is_result(rows[0]):
         return _of_runs(path)
     if ratings.is_rating(rows[0]) and not is_judgments(rows[0]):
         return ratings.aggregate(path, rows, given.baseline, given.seed)
@@ -141,9 +142,7 @@ def _best_of_n(rows: Sequence[Judged], seed: int) -> dict[str, Any] | None:
 
 
 def _bounds(rows: Sequence[Judged]) -> list[float]:
-    known = math.fsum(row.score for row in rows if row.score is not None)
-    unknown = sum(row.score is None for row in rows)
-    return [100 * known / len(rows), 100 * (known + unknown) / len(rows)]
+    return [100 * math.fsum(row.bounds[side] for row in rows) / len(rows) for side in (0, 1)]
 
 
 def _warnings(
@@ -182,10 +181,12 @@ def _words(record: dict[str, Any]) -> str:
     if ours is None:
         return f"{who}: no verdicts"
     low, high = ours["ci95"]
+    lowest, highest = record["bounds_if_failed_all_loss_all_win"]
+    lacking = f" ({lowest:.2f} to {highest:.2f}% if all lost games were lost or won)" if record["n_failed"] else ""
     lines = [
         f"{who}, judge {record['judge'] or 'unknown'}: win rate {ours['win_rate']:.2f}% (95% interval {low:.2f} to "
         f"{high:.2f}) on {ours['prompts']} prompts: {record['n_wins']} wins, {record['n_draws']} ties, "
-        f"{record['n_wins_base']} losses, {record['n_failed']} without a verdict"
+        f"{record['n_wins_base']} losses, {record['n_failed']} without a verdict{lacking}"
     ]
     control = record["length_control"]
     if control and control["rate"] is not None:

@@ -14,7 +14,8 @@ from typing import Any
 from prospect.judge.commands import Answer
 from prospect.judge.jury import jury
 from prospect.judge.people import Item, Label, items_of, load_items
-from prospect.judge.readers import is_judgments, load_judgments, load_rows
+from prospect.judge.readers import is_judgments, load_judgments
+from prospect.judge.tables import load_rows
 from prospect.stats.agreement import Agreement, agree
 from prospect.stats.intervals import wilson
 

@@ -1,12 +1,14 @@
 """``--stop-early``: judge ever more prompts, and stop as soon as it is sure who wins.
 
 Prompts come in the order of their hash, 50, then 100, then 200 and so on; what is judged already costs nothing again.
-After each step an interval that holds at every look (``stats.sequential``) is compared with one half. Because the
-number of prompts then depends on the answers, that interval is also the one that is reported.
+After each step an interval that holds at every look (``stats.sequential``) is compared with one half, every game
+without a verdict counted for the side that is behind. Because the number of prompts then depends on the answers, that
+interval is also the one that is reported.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +19,7 @@ from prospect.judge.judges import Session, judge
 from prospect.judge.options import Options, Orders
 from prospect.judge.samples import Match
 from prospect.stats.bootstrap import Estimate
-from prospect.stats.sequential import anytime_interval, decided_after
+from prospect.stats.sequential import Floats, anytime_interval
 
 _FIRST = 50  # prompts
 
@@ -37,8 +39,7 @@ def judge_until_sure(
         session = judge(replace(options, max_usd=left), schedule(part.pairs, orders, repeat), patience)
         asked += session.spent.asked
         usd += session.spent.usd_now or 0.0
-        sure = decided_after(_by_prompt(outcomes(part.pairs, session.judgments))) is not None
-        if sure or n == len(prompts):
+        if _is_sure(outcomes(part.pairs, session.judgments)) or n == len(prompts):
             return part, replace(
                 session,
                 spent=replace(session.spent, asked=asked, usd_now=usd if session.spent.usd_now is not None else None),
@@ -47,13 +48,19 @@ def judge_until_sure(
 
 def anytime(found: Estimate | None, judged: list[Outcome]) -> Estimate | None:
     """The estimate with the interval that holds at every look."""
-    return found and replace(found, ci95=anytime_interval(_by_prompt(judged)), method="anytime")
+    whole = _means((o.pair.prompt_id, o.score) for o in judged if o.score is not None)
+    return found and replace(found, ci95=anytime_interval(whole), method="anytime")
 
 
-def _by_prompt(judged: list[Outcome]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Mean scores in the order of the prompts."""
-    scores: dict[str, list[float]] = {}
-    for outcome in judged:
-        if outcome.score is not None:
-            scores.setdefault(outcome.pair.prompt_id, []).append(outcome.score)
-    return np.array([sum(row) / len(row) for row in scores.values()])
+def _is_sure(judged: list[Outcome]) -> bool:
+    """Whether one side leads even if every game without a verdict went to the other."""
+    lost, won = (_means((o.pair.prompt_id, o.bounds[side]) for o in judged) for side in (0, 1))
+    return anytime_interval(lost)[0] > 0.5 or anytime_interval(won)[1] < 0.5
+
+
+def _means(scores: Iterable[tuple[str, float]]) -> Floats:
+    """One a prompt, in the prompts' order, which is the one in which they were judged."""
+    by_prompt: dict[str, list[float]] = {}
+    for prompt, score in scores:
+        by_prompt.setdefault(prompt, []).append(score)
+    return np.array([sum(row) / len(row) for row in by_prompt.values()])

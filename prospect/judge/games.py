@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from prospect.judge.judged import mean_score, score_bounds
 from prospect.judge.options import Orders
 from prospect.judge.reply import Completion
 from prospect.judge.samples import Pair
@@ -14,18 +15,18 @@ from prospect.judge.speech import Verdict
 
 
 class Status(StrEnum):
-    """How far a game or a pair can be trusted. From ``truncated`` on there is no verdict."""
+    """How far a game or a pair can be trusted. From ``half`` on a pair is not whole: it has no score."""
 
     ok = "ok"
     inconsistent = "inconsistent"  # the two orders have opposite winners
-    half = "half"  # one of the games has no verdict: the others count
+    half = "half"  # some of the pair's games have a verdict, some have none
     truncated = "truncated"  # the reply was cut off before its end
     refused = "refused"  # the judge declined
     unparsed = "unparsed"  # replies without a verdict
     failed = "failed"  # no reply at all
 
 
-_WORST_FIRST = (Status.failed, Status.truncated, Status.refused, Status.unparsed)
+WORST_FIRST = (Status.failed, Status.truncated, Status.refused, Status.unparsed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,25 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A pair's score in [0, 1] for the candidate, None without any verdict; identical answers tie without a game."""
+    """A pair's score in [0, 1] for the candidate: the mean of its games. None where a game has no verdict: what the
+    other games say may be the judge's liking for a place. Identical answers tie without a game."""
 
     pair: Pair
     status: Status
     score: float | None
     judgments: tuple[Judgment, ...]
+
+    @property
+    def lost(self) -> tuple[Judgment, ...]:
+        """The games without a verdict."""
+        return tuple(judgment for judgment in self.judgments if judgment.score is None)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The score if every game without a verdict were lost, and if it were won."""
+        if self.score is not None:
+            return self.score, self.score
+        return score_bounds([judgment.score for judgment in self.judgments])
 
 
 def schedule(pairs: Iterable[Pair], orders: Orders, repeat: int = 1) -> list[Game]:
@@ -116,24 +130,29 @@ def outcomes(pairs: Iterable[Pair], judgments: Iterable[Judgment]) -> list[Outco
     for judgment in judgments:
         pair = judgment.game.pair
         found.setdefault((pair.prompt_id, pair.sample), []).append(judgment)
-    return [_outcome(pair, found.get((pair.prompt_id, pair.sample), [])) for pair in pairs]
+    return [outcome(pair, found.get((pair.prompt_id, pair.sample), [])) for pair in pairs]
 
 
-def _outcome(pair: Pair, judgments: Sequence[Judgment]) -> Outcome:
+def outcome(pair: Pair, judgments: Sequence[Judgment]) -> Outcome:
+    """What all games of one pair amount to.
+
+    Raises:
+        ValueError: there are none, though the answers differ.
+    """
     if not judgments:
-        assert _identical(pair)
+        if not _identical(pair):
+            raise ValueError("different answers without a game")
         return Outcome(pair, Status.ok, 0.5, ())
     scores = [judgment.score for judgment in judgments if judgment.score is not None]
     if not scores:
         found = {judgment.status for judgment in judgments}
-        status = next(status for status in _WORST_FIRST if status in found)
+        status = next(status for status in WORST_FIRST if status in found)
         return Outcome(pair, status, None, tuple(judgments))
-    status = Status.ok
-    if len(scores) < len(judgments):
-        status = Status.half
-    elif min(scores) < 0.5 < max(scores):
-        status = Status.inconsistent
-    return Outcome(pair, status, sum(scores) / len(scores), tuple(judgments))
+    score = mean_score([judgment.score for judgment in judgments])
+    if score is None:
+        return Outcome(pair, Status.half, None, tuple(judgments))
+    status = Status.inconsistent if min(scores) < 0.5 < max(scores) else Status.ok
+    return Outcome(pair, status, score, tuple(judgments))
 
 
 def _identical(pair: Pair) -> bool:

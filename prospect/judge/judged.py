@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 Key = tuple[str, int]
+
+
+def mean_score(scores: Sequence[float | None]) -> float | None:
+    """A pair's score: the mean of its games; None where one has no verdict, or there are none."""
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known and len(known) == len(scores) else None
+
+
+def score_bounds(scores: Sequence[float | None]) -> tuple[float, float]:
+    """A pair's score if each game without a verdict (None) were lost, and if it were won; (0, 1) without games."""
+    if not scores:
+        return 0.0, 1.0
+    known = math.fsum(score for score in scores if score is not None)
+    return known / len(scores), (known + sum(score is None for score in scores)) / len(scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +35,10 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """``score`` is the candidate's in [0, 1], None without a verdict. ``prompt_id`` is the cluster; ``instruction_id``
-    the first 12 hexadecimal digits of the instruction's SHA-256 ("" where it is unknown). Lengths are in characters,
-    baseline's first. ``baseline_mark`` tells whether two rows were judged against the same answer. ``setting`` stands
-    for the judge's prompt and endpoint."""
+    """``score`` is the candidate's in [0, 1], None where a game has no verdict. ``prompt_id`` is the cluster;
+    ``instruction_id`` the first 12 hexadecimal digits of the instruction's SHA-256 ("" where it is unknown). Lengths
+    are in characters, baseline's first. ``baseline_mark`` tells whether two rows were judged against the same answer.
+    ``setting`` stands for the judge's prompt and endpoint."""
 
     prompt_id: str
     score: float | None
@@ -39,6 +54,13 @@ class Judged:
     lengths: tuple[int, int] | None = None
     texts: tuple[str, str] | None = None
     baseline_mark: str = ""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The score if every game without a verdict were lost, and if it were won."""
+        if self.score is not None:
+            return self.score, self.score
+        return score_bounds([game.score for game in self.games])
 
     @property
     def key(self) -> Key:

@@ -14,7 +14,7 @@ from prospect import demo
 from prospect.conversation import Conversation, Message, answered, spoken
 from prospect.errors import UserError
 from prospect.judge.calls import Patience
-from prospect.judge.games import Game, Judgment, Status
+from prospect.judge.games import WORST_FIRST, Game, Judgment, Status
 from prospect.judge.hosted import Answer, Question, Spent, Write, consult, estimate_cost
 from prospect.judge.options import Asking
 from prospect.judge.prompt import LABEL_SETS, Form, JudgePrompt, load_prompt
@@ -56,11 +56,11 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Grades:
-    """A score for each answer, None where there is none (``reasons`` says why), and who gave them."""
+    """A score for each answer, None where there is none (``faults``: what became of it, and why), and who gave them."""
 
     judge: str
     scores: Sequence[float | None]
-    reasons: Sequence[str]
+    faults: Sequence[tuple[Status, str] | None]
     endpoint: str | None = None
     answered_as: tuple[str, ...] = ()
     spent: Spent = field(default_factory=Spent)
@@ -128,21 +128,21 @@ def grade(asking: Asking, items: Sequence[Answered], patience: Patience = _QUICK
     name = asking.judge or ""
     if name in OFFLINE:
         score = OFFLINE[name](asking.seed)
-        return Grades(name, [score(item.conversation, item.text) for item in items], [""] * len(items))
+        return Grades(name, [score(item.conversation, item.text) for item in items], [None] * len(items))
     if name.startswith("rm:"):
         from prospect.judge.local import reward
 
-        return Grades(name, reward(asking, items), [""] * len(items))
+        return Grades(name, reward(asking, items), [None] * len(items))
     prompt = prompt_of(asking)
     if prompt is None or not prompt.pointwise or name.startswith("hf:"):
         raise UserError(f"-j {name}: single answers need a reward model (rm:DIR) or --prompt score with a chat model")
     found = consult(asking, prompt, _write_single(asking, prompt, items), patience)
-    scores, reasons = [], []
+    scores, faults = [], []
     for item, answer in zip(items, found.answers, strict=True):
         text = answer.reply.text if answer.reply and not answer.reply.fault else ""
         scores.append(read_one(text, prompt, (item.conversation, item.text)) if text else None)
-        reasons.append("" if scores[-1] is not None else _why(answer)[1])
-    return Grades(found.model, scores, reasons, asking.base_url, found.answered_as, found.spent, found.warnings)
+        faults.append(None if scores[-1] is not None else _why(answer))
+    return Grades(found.model, scores, faults, asking.base_url, found.answered_as, found.spent, found.warnings)
 
 
 def estimate(asking: Asking, games: Sequence[Game]) -> str:
@@ -254,14 +254,14 @@ def _by_grades(asking: Asking, prompt: JudgePrompt | None, games: Sequence[Game]
     """Judge by a score of each answer by itself: the higher one wins."""
     items = _items(asking, games)
     grades = grade(asking, items, patience)
-    known = dict(zip(items, zip(grades.scores, grades.reasons, strict=True), strict=True))
+    known = dict(zip(items, zip(grades.scores, grades.faults, strict=True), strict=True))
     margin = prompt.tie_within if prompt else 0.0
     judgments = []
     for game in games:
-        (first, why), (second, why_too) = (known[_item(game.pair, answer)] for answer in game.shown)
+        (first, fault), (second, other) = (known[_item(game.pair, answer)] for answer in game.shown)
         if first is None or second is None:
-            status = Status.failed if grades.spent.tally.answered < grades.spent.games else Status.unparsed
-            judgments.append(Judgment(game, None, reason=why or why_too, status=status))
+            status, reason = min(filter(None, (fault, other)), key=lambda found: WORST_FIRST.index(found[0]))
+            judgments.append(Judgment(game, None, reason=reason, status=status))
         else:
             verdict = decide(first, second, margin)
             judgments.append(Judgment(game, verdict, reason=f"{first:g} to {second:g}", scores=(first, second)))

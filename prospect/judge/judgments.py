@@ -18,7 +18,7 @@ from typing import Any
 
 from prospect.checkpoint.commit import write_text
 from prospect.errors import MachineError
-from prospect.judge.games import Game, Judgment, Outcome, Status
+from prospect.judge.games import Game, Judgment, Outcome, Status, outcome
 from prospect.judge.judges import Session
 from prospect.judge.options import Options
 from prospect.judge.prompt import JudgePrompt
@@ -52,7 +52,7 @@ def write(file: Path, match: Match, session: Session, prompt: JudgePrompt | None
         "judge_prompt": prompt.sha256 if prompt else None,
         "judge_prompt_name": prompt.name if prompt else None,
     }
-    _write(file, [_pair(outcome.pair) | _outcome(outcome) | common for outcome in outcomes])
+    _write(file, [_pair(one.pair) | _outcome(one) | common for one in outcomes])
 
 
 def rewrite(file: Path, lines: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> None:
@@ -61,7 +61,7 @@ def rewrite(file: Path, lines: Sequence[Mapping[str, Any]], outcomes: Sequence[O
     Raises:
         MachineError: the disk refuses.
     """
-    _write(file, [{**line, **_outcome(outcome)} for line, outcome in zip(lines, outcomes, strict=True)])
+    _write(file, [{**line, **_outcome(one)} for line, one in zip(lines, outcomes, strict=True)])
 
 
 def of_line(line: Mapping[str, Any]) -> Outcome:
@@ -72,7 +72,7 @@ def of_line(line: Mapping[str, Any]) -> Outcome:
     """
     texts = (line["instruction"], line["output_2"], line["output_1"], line["dataset"])
     pair = Pair(line["prompt_id"], line["sample"], *texts)
-    return Outcome(pair, Status(line["status"]), line["score"], tuple(_judgment(pair, game) for game in line["games"]))
+    return outcome(pair, [_judgment(pair, game) for game in line["games"]])
 
 
 def _judgment(pair: Pair, game: Mapping[str, Any]) -> Judgment:
@@ -117,12 +117,12 @@ def _pair(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(found: Outcome) -> dict[str, Any]:
     return {
-        "preference": None if outcome.score is None else 1 + outcome.score,
-        "score": outcome.score,
-        "status": str(outcome.status),
-        "games": [_game(judgment) for judgment in outcome.judgments],
+        "preference": None if found.score is None else 1 + found.score,
+        "score": found.score,
+        "status": str(found.status),
+        "games": [_game(judgment) for judgment in found.judgments],
     }
 
 

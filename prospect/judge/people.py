@@ -19,7 +19,8 @@ from typing import Any
 
 from prospect.errors import UserError, nearest
 from prospect.judge.judged import Judged
-from prospect.judge.readers import Row, instruction_id, load_rows
+from prospect.judge.readers import asked_in
+from prospect.judge.tables import Row, load_rows
 
 Label = int | None
 _KEYS = ("prompt_id", "instruction_id", "question_id")
@@ -154,7 +155,7 @@ def read_label(value: Any) -> Label:
 def _label_row(row: Row, path: Path, number: int) -> tuple[str, str, Label, tuple[str, str] | None]:
     key = next((str(row[name]) for name in _KEYS if row.get(name) is not None), None)
     if key is None and isinstance(row.get("instruction"), str):
-        key = instruction_id(row["instruction"])
+        key = asked_in(row)
     column = next((name for name in _LABELS if name in row), None)
     if key is None or column is None:
         raise UserError(f"{path}: row {number}: needs one of {', '.join(_KEYS)} and one of {', '.join(_LABELS)}")
@@ -197,8 +198,8 @@ def _both_orders(rows: Sequence[Row]) -> dict[str, list[Item]]:
     found: dict[str, list[Item]] = {}
     for i, row in enumerate(rows):
         gold, first, second = (read_label(row[name]) for name in ("gold", "winner_12", "winner_21"))
-        known = {label for label in (first, second) if label is not None}
-        verdict = known.pop() if len(known) == 1 else 0 if known else None
+        both = None not in (first, second)
+        verdict = (first if first == second else 0) if both else None  # one order alone says what the place does, too
         item = Item(
             group=str(row.get("set") or ""),
             cluster=str(row.get("id", i)),

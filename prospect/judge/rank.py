@@ -19,9 +19,10 @@ from prospect.errors import UserError, nearest
 from prospect.judge.commands import Answer
 from prospect.judge.judged import Judged
 from prospect.judge.people import is_labelled_pair, load_labelled_pairs
-from prospect.judge.readers import load_judgments, load_rows
-from prospect.judge.runs import Run, is_run, load_runs
+from prospect.judge.readers import load_judgments
+from prospect.judge.runs import Run, load_runs
 from prospect.judge.sweep import SweepControl, control_sweep
+from prospect.judge.tables import is_result, load_rows
 from prospect.stats.bradley_terry import Met, Standing, parts, standings
 
 
@@ -77,7 +78,7 @@ def load_field(paths: Sequence[Path], label: str = "majority") -> Field:
         first = load_rows(path)[0]
         if is_labelled_pair(first):
             rows += load_labelled_pairs(path, label)
-        elif is_run(first):
+        elif is_result(first):
             for one in load_runs([path]):
                 file = _judgments_of(one, path)
                 if file is None:

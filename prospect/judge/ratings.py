@@ -12,7 +12,7 @@ from typing import Any
 
 from prospect.errors import UserError, nearest
 from prospect.judge.commands import Answer
-from prospect.judge.readers import Row
+from prospect.judge.tables import Row
 from prospect.stats.bootstrap import cluster_means, estimate
 
 _TIE = 0.1

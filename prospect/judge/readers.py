@@ -15,7 +15,6 @@ a row that fits no kind is an error that names it.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,48 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from prospect.errors import UserError
-from prospect.judge.judged import Judged, Judgments, Shown
-
-Row = Mapping[str, Any]
-
-
-def text_of(path: Path) -> str:
-    """What a file of text holds.
-
-    Raises:
-        UserError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start}: not UTF-8") from None
-
-
-def load_rows(path: Path) -> list[Row]:
-    """The objects of a JSON list or of JSONL.
-
-    Raises:
-        UserError: it cannot be read, or holds something else.
-    """
-    text = text_of(path)
-    try:
-        whole = json.loads(text)
-        rows = whole if isinstance(whole, list) else [whole]
-    except json.JSONDecodeError:
-        rows = []
-        for number, line in enumerate(text.split("\n"), 1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}: line {number}: {error.msg}") from None
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: row {number}: expected an object, found {json.dumps(row)[:40]}")
-    if not rows:
-        raise UserError(f"{path}: no rows")
-    return rows
+from prospect.judge.judged import Judged, Judgments, Shown, mean_score
+from prospect.judge.tables import Row, load_rows, with_input
 
 
 def load_judgments(path: Path, baseline: str | None = None) -> Judgments:
@@ -97,6 +56,11 @@ def instruction_id(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
 
 
+def asked_in(row: Row) -> str:
+    """The same of a row's ``instruction``, with the input that belongs to it."""
+    return instruction_id(with_input(row, "instruction", row["instruction"]))
+
+
 def weighted_preference(first: float | None, second: float | None, switched: bool) -> float | None:
     """AlpacaEval's preference of the two first-token log-probabilities of ``m`` (shown first) and ``M``: 2 − P, where
     P = e^m / (e^m + e^M), and 3 minus that if the order was switched. A missing label has probability 0."""
@@ -115,12 +79,13 @@ def _mark(text: str) -> str:
 def _ours(rows: Sequence[Row], path: Path, baseline: str | None) -> tuple[list[Judged], list[str]]:
     found = []
     for row in rows:
+        games = tuple(Shown(bool(game["candidate_first"]), _score(game["score"])) for game in row["games"])
         found.append(
             Judged(
                 prompt_id=row["prompt_id"],
-                score=_score(row["score"]),
+                score=mean_score([game.score for game in games]) if games else _score(row["score"]),
                 sample=int(row["sample"]),
-                games=tuple(Shown(bool(game["candidate_first"]), _score(game["score"])) for game in row["games"]),
+                games=games,
                 failed=row["status"] == "failed",
                 candidate=row["generator_2"],
                 baseline=row["generator_1"],
@@ -150,9 +115,8 @@ def _alpaca_eval(rows: Sequence[Row], path: Path, baseline: str | None) -> tuple
     for row in rows:
         score = _from_preference(row["preference"])
         strange += score is None and row["preference"] is not None
-        instruction = row.get("instruction")
-        mark = row["instruction_id"] if instruction is None else instruction_id(instruction)
-        texts = (str(row["output_1"]), str(row["output_2"])) if "output_1" in row and "output_2" in row else None
+        mark = row["instruction_id"] if row.get("instruction") is None else asked_in(row)
+        texts = (_text(row["output_1"]), _text(row["output_2"])) if "output_1" in row and "output_2" in row else None
         lengths = (len(texts[0]), len(texts[1])) if texts else _lengths(row)
         first = _shown_first(row, score)
         candidate = str(row.get("generator_2") or path.stem)
@@ -175,6 +139,11 @@ def _alpaca_eval(rows: Sequence[Row], path: Path, baseline: str | None) -> tuple
         )
         seen[candidate, mark] += 1
     return found, [f"{strange} preferences are neither within 1 and 2 nor 0: left out"] if strange else []
+
+
+def _text(output: Any) -> str:
+    """An answer that is null is an empty one."""
+    return "" if output is None else str(output)
 
 
 def _lengths(row: Row) -> tuple[int, int] | None:
@@ -213,7 +182,7 @@ _MT_SCORES = {"model_1": 1.0, "model_2": 0.0, "tie": 0.5}
 
 
 def _mt_bench(rows: Sequence[Row], path: Path, baseline: str | None) -> tuple[list[Judged], list[str]]:
-    """Model 1 is shown first in the first game. The pair's score is the mean of its games."""
+    """Model 1 is shown first in the first game."""
     names = {row["model_1"] for row in rows} | {row["model_2"] for row in rows}
     if baseline is not None and baseline not in names:
         raise UserError(f"{path}: --baseline {baseline} is not in it; it has {', '.join(sorted(names))}")
@@ -226,12 +195,11 @@ def _mt_bench(rows: Sequence[Row], path: Path, baseline: str | None) -> tuple[li
         scores = [_MT_SCORES.get(row[game]) for game in ("g1_winner", "g2_winner")]
         if turned:
             scores = [None if score is None else 1 - score for score in scores]
-        known = [score for score in scores if score is not None]
         sides = (row["model_1"], row["model_2"]) if turned else (row["model_2"], row["model_1"])
         found.append(
             Judged(
                 prompt_id=str(row["question_id"]),
-                score=sum(known) / len(known) if known else None,
+                score=mean_score(scores),
                 sample=int(row.get("turn") or 1),
                 games=(Shown(not turned, scores[0]), Shown(turned, scores[1])),
                 candidate=sides[1],
@@ -263,11 +231,10 @@ def _arena_hard(rows: Sequence[Row], path: Path, baseline: str | None) -> tuple[
         for number, game in enumerate([*row["games"], None, None][:2]):
             label = game.get("score") if game else None
             games.append(_arena_game(label, candidate_is_a=number == 1))
-        known = [game.score for game in games if game.score is not None]
         found.append(
             Judged(
                 prompt_id=str(row.get("uid") or row["question_id"]),
-                score=sum(known) / len(known) if known else None,
+                score=mean_score([game.score for game in games]),
                 games=tuple(games),
                 candidate=str(row["model"]),
                 baseline=str(row.get("baseline") or ""),

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prospect.errors import MachineError, UserError
+from prospect.errors import MachineError
 from prospect.judge.games import Judgment, Outcome
 from prospect.judge.hosted import Spent
 from prospect.judge.judges import Session
@@ -53,6 +53,8 @@ def line(
         "ci95": summary.win_rate.ci95 if summary.win_rate else None,
         "ci95_method": summary.win_rate.method if summary.win_rate else None,
         "bounds": summary.bounds,
+        "balanced": summary.balanced,
+        "games_lost": {"games": summary.lost.games, **asdict(summary.lost)},
         "ties": summary.ties,
         "inconsistent": summary.inconsistent,
         "half": summary.half,
@@ -60,6 +62,7 @@ def line(
         "refused": summary.refused,
         "unparsed": summary.unparsed,
         "failed": summary.failed,
+        "unanswered": summary.unanswered,
         "decisive": asdict(summary.decisive),
         "length_ratio": summary.length_ratio,
         "lc": summary.length_control,
@@ -79,20 +82,6 @@ def line(
         "judgments": str(judgments),
     }
     return json.dumps(record, allow_nan=False)
-
-
-def check_writable(file: Path, flag: str = "-r") -> None:
-    """Refuse a file that could not be written, before anything is paid for.
-
-    Raises:
-        UserError: its folder cannot be made, or it is none that we may append to.
-    """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("ab"):
-            pass
-    except OSError as error:
-        raise UserError(f"{flag} {file}: {error.strerror}") from None
 
 
 def append(file: Path, text: str) -> None:
@@ -145,24 +134,33 @@ def three_lines(options: Options, match: Match, session: Session, summary: Summa
     same_file = match.candidate.file == match.baseline.file
     who = f"{plain(match.exp_name)}: " if same_file else ""
     sides = f"{plain(match.candidate.name)} against {plain(match.baseline.name)}"
-    rate = f"win rate {_percent(s.win_rate)}" if s.win_rate else "no verdict"
-    bounds = f" ({s.bounds[0]:.1%} to {s.bounds[1]:.1%} if these were known)" if s.undecided else ""
+    rate = f"win rate {_percent(s.win_rate)}" if s.win_rate else "no pair has all its games"
+    prompts = f"{s.win_rate.n if s.win_rate else 0} of {s.prompts}" if s.undecided else s.prompts
     split = f" ({s.inconsistent} split by order)" if s.inconsistent else ""
     ratio = "–" if s.length_ratio is None else f"{s.length_ratio:.2f}"
-    lacking = {"truncated": s.truncated, "refused": s.refused, "unparsed": s.unparsed, "failed": s.failed}
+    lacking = {"half judged": s.half, "truncated": s.truncated, "refused": s.refused}
+    lacking |= {"unparsed": s.unparsed, "failed": s.failed}
     counts = [f"{n} {name}" for name, n in lacking.items() if n or name in ("unparsed", "failed")]
-    calls = f"{s.total - s.undecided} of {s.total} pairs have a verdict, {', '.join(counts)}"
+    calls = f"{s.total - s.undecided} of {s.total} pairs have all their games, {', '.join(counts)}"
     if session.endpoint:
         calls += f"; {_spent(session.spent)}"
     return "\n".join(
         (
             f"{who}{sides}, judge {plain(session.judge)}: {rate}: "
-            f"{s.wins} wins, {s.ties} ties{split}, {s.losses} losses on {s.prompts} prompts",
+            f"{s.wins} wins, {s.ties} ties{split}, {s.losses} losses on {prompts} prompts{_lost_words(s)}",
             f"length ratio {ratio}{_length_words(s.length_control)}; distinct answers "
             f"{s.candidate.distinct_share:.0%} and {s.baseline.distinct_share:.0%}{_position_words(s.position)}",
-            f"{calls}{bounds}; appended to {options.results}",
+            f"{calls}; appended to {options.results}",
         )
     )
+
+
+def _lost_words(s: Summary) -> str:
+    """Games without a verdict, and between which rates they leave the truth."""
+    if not s.lost.games:
+        return ""
+    low, high = s.bounds
+    return f"; {s.lost.games} of {s.lost.of} games lost: {low:.1%} to {high:.1%} if all of these were lost or won"
 
 
 def _length_words(control: Mapping[str, Any] | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prospect.errors import UserError
 from prospect.judge import published
-from prospect.judge.readers import Row, load_rows
+from prospect.judge.tables import Row, load_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,6 @@ class Run:
         """HALOs' figures, and our win rate where the line has one."""
         own = {key: self.line[key] for key in ("win_rate", "se", "ci95", "bounds", "position") if key in self.line}
         return published.halos(self.line, self.unparsed, self.ties) | own
-
-
-def is_run(row: Row) -> bool:
-    """Whether a row is a result line."""
-    return {"candidate", "baseline", "total"} <= row.keys() and isinstance(row["candidate"], dict)
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:

@@ -18,12 +18,20 @@ from typing import Any
 from prospect.conversation import Conversation, asked
 from prospect.errors import UserError, nearest
 from prospect.judge.options import Options
-from prospect.judge.readers import text_of
-from prospect.message_forms import UnreadableError, read
+from prospect.judge.tables import (
+    Row,
+    answer_in,
+    check_rows,
+    content_of,
+    is_messages,
+    said,
+    sendable,
+    with_input,
+    with_system,
+)
 
 _ALIASES = {"prompt": "instruction", "policy": "output"}  # our default columns → AlpacaEval's
 _INDEX = ("sample", "sample_id")
-_Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ class _File:
     """A samples file as read."""
 
     path: Path
-    rows: Sequence[_Row]
+    rows: Sequence[Row]
     config: Mapping[str, Any]
 
     @property
@@ -100,8 +108,8 @@ class _File:
         )
 
     def text(self, number: int, column: str) -> str:
-        """A cell as text that can be sent."""
-        value = self.rows[number].get(column)
+        """An answer as text that can be sent."""
+        value = answer_in(self.rows[number], column)
         return said(self._place(number, column), value).text() if is_messages(value) else self._text(number, column)
 
     def prompt(self, number: int, column: str) -> _Prompt:
@@ -115,18 +123,19 @@ class _File:
     def _asked(self, number: int, column: str) -> tuple[str, Conversation | None]:
         row = self.rows[number]
         if is_messages(row.get(column)):
-            turns = said(self._place(number, column), row[column], row.get("tools"))
+            turns = with_system(row, said(self._place(number, column), row[column], row.get("tools")))
             return turns.text(), turns
         text = self._text(number, column)
         if is_messages(row.get("messages")):  # the text is theirs as a template wrote it, tools included
             return text, said(self._place(number, "messages"), row["messages"], row.get("tools"))
-        if not row.get("tools"):
-            return text, None
-        turns = said(self._place(number, column), asked(text).rows(), row["tools"])
-        return turns.text(), turns
+        plain = asked(with_input(row, column, text))
+        turns = with_system(row, plain)
+        if row.get("tools"):
+            turns = said(self._place(number, column), turns.rows(), row["tools"])
+        return turns.text(), None if turns == plain else turns
 
     def _text(self, number: int, column: str) -> str:
-        value = self.rows[number].get(column)
+        value = answer_in(self.rows[number], column)
         if not isinstance(value, str):
             raise UserError(f"{self._place(number, column)} is {json.dumps(value)[:40]}, not a text")
         return str(sendable(value))
@@ -142,6 +151,7 @@ class _Answers:
     found: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict)
     prompts: dict[str, _Prompt] = field(default_factory=dict)
     duplicates: int = 0
+    empty: int = 0
 
 
 def load_match(options: Options) -> Match:
@@ -169,7 +179,7 @@ def select(pairs: Sequence[Pair], n_prompts: int | None, seed: int) -> tuple[Pai
     return tuple(sorted(kept, key=lambda pair: (order[pair.prompt_id], pair.sample)))
 
 
-def read_samples(path: Path) -> tuple[Sequence[_Row], Mapping[str, Any]]:
+def read_samples(path: Path) -> tuple[Sequence[Row], Mapping[str, Any]]:
     """The rows of a samples file, and the configuration of the run that made them.
 
     Raises:
@@ -186,14 +196,15 @@ def _within(file: _File, column: str, options: Options) -> Match:
         raise UserError(f"-ck and -bk name the same column `{column}`; name two, or another file with -f2")
     answers = _answers(file, (column, base), options.history_key, _by_messages(options, file))
     pairs = tuple(answers.prompts[key[0]].pair(key, *texts) for key, texts in answers.found.items())
+    counts = {"rows": len(file.rows), "duplicates": answers.duplicates, "empty": answers.empty}
     return Match(
         candidate=Side(column, file.path, column),
         baseline=Side(base, file.path, base),
         pairs=pairs,
         config=file.config,
         exp_name=file.exp_name,
-        notes=_notes({"duplicates": answers.duplicates}),
-        counts={"rows": len(file.rows), "duplicates": answers.duplicates},
+        notes=_notes(counts),
+        counts=counts,
     )
 
 
@@ -210,6 +221,7 @@ def _between(file: _File, column: str, other: _File, options: Options) -> Match:
     counts = {
         "rows": len(file.rows),
         "duplicates": ours.duplicates + theirs.duplicates,
+        "empty": ours.empty + theirs.empty,
         f"only in {file.path}": len(ours.found) - len(pairs),
         f"only in {other.path}": len(theirs.found) - len(pairs),
     }
@@ -229,7 +241,10 @@ def _between(file: _File, column: str, other: _File, options: Options) -> Match:
 
 def _notes(counts: Mapping[str, int]) -> tuple[str, ...]:
     """What a reader must know of rows that are not compared."""
-    words = {"duplicates": "rows come twice (same prompt, same sample): the first one counts"}
+    words = {
+        "duplicates": "rows come twice (same prompt, same sample): the first one counts",
+        "empty": "answers are empty: the judge is told so",
+    }
     return tuple(f"{n} {words.get(what, what)}" for what, n in counts.items() if n and what != "rows")
 
 
@@ -253,6 +268,7 @@ def _answers(file: _File, columns: tuple[str, ...], history_key: str, by_message
             result.duplicates += 1
             continue
         result.found[key, index] = texts
+        result.empty += sum(not text.strip() for text in texts)
         shown = prompt.conversation if by_messages else prompt.conversation.strip().removesuffix(prefix)
         result.prompts.setdefault(key, replace(prompt, conversation=shown))
     return result
@@ -265,37 +281,8 @@ def _by_messages(options: Options, *files: _File) -> bool:
     return all(isinstance(row.get("messages"), list) and row["messages"] for file in files for row in file.rows)
 
 
-def is_messages(value: object) -> bool:
-    """Whether a cell holds messages: a list of objects, or one object."""
-    return isinstance(value, dict) or (
-        isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
-    )
-
-
-def said(place: str, value: object, tools: object = None) -> Conversation:
-    """The messages of a cell, in whichever form, with the tools on offer.
-
-    Raises:
-        UserError: they cannot be read; it begins with ``place``.
-    """
-    try:
-        return read(sendable(value), sendable(tools))
-    except UnreadableError as error:
-        raise UserError(f"{place}: {error}") from None
-
-
-def sendable(value: Any) -> Any:
-    """The same with a replacement character for every lone surrogate, which no request can carry."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, list):
-        return [sendable(item) for item in value]
-    return {sendable(key): sendable(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
 def _read(path: Path) -> _File:
-    text = text_of(path)
-    content = _json(path, text)
+    content = content_of(path)
     if path.suffix == ".jsonl" and isinstance(content, dict) and "samples" not in content:
         content = [content]  # one line
     config = content.get("config") if isinstance(content, dict) else None
@@ -304,22 +291,5 @@ def _read(path: Path) -> _File:
         raise UserError(
             f'{path}: expected {{"config", "samples": [...]}}, a list of rows, or JSONL with at least one row'
         )
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: row {number + 1}: expected an object, found {json.dumps(row)[:40]}")
+    check_rows(path, rows)
     return _File(path, rows, config if isinstance(config, dict) else {})
-
-
-def _json(path: Path, text: str) -> Any:
-    """One JSON value, or one a line."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as whole:
-        rows = []
-        for number, line in enumerate(text.split("\n"), 1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except json.JSONDecodeError as error:
-                where = f"line {whole.lineno}: {whole.msg}" if number == 1 else f"line {number}: {error.msg}"
-                raise UserError(f"{path}: {where}") from None
-        return rows

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,24 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Games without a verdict, ``of`` all games: by what became of them, and by the order in which they were shown."""
+
+    of: int
+    truncated: int
+    refused: int
+    unparsed: int
+    failed: int
+    candidate_first: int
+    candidate_second: int
+
+    @property
+    def games(self) -> int:
+        """All of them."""
+        return self.candidate_first + self.candidate_second
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """One side's answers: lengths in characters, how many differ, and a hash of all of them with their prompts, by
     which comparisons with the same baseline are known."""
@@ -54,9 +73,11 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Counts are of pairs; wins + ties + losses + truncated + refused + unparsed + failed = total. ``bounds``: the win
-    rate if everything without a verdict were lost, and if it were won. ``noise``: the standard deviation between
-    repetitions of the same game, where there are any."""
+    """Counts are of pairs; wins + ties + losses + half + truncated + refused + unparsed + failed = total. ``win_rate``
+    is the mean over the pairs that have all their games; ``bounds``: over all pairs, if every game without a verdict
+    were lost, and if it were won. ``balanced``: every pair of the win rate was judged in both orders, so that a liking
+    for a place cancels out. ``unanswered``: pairs with a game that got no reply. ``noise``: the standard deviation
+    between repetitions of the same game, where there are any."""
 
     total: int
     prompts: int
@@ -69,8 +90,11 @@ class Summary:
     failed: int
     inconsistent: int
     half: int
+    unanswered: int
+    lost: Lost
     win_rate: Estimate | None
     bounds: Interval
+    balanced: bool
     decisive: Decisive
     position: Position | None
     noise: float | None
@@ -80,8 +104,8 @@ class Summary:
 
     @property
     def undecided(self) -> int:
-        """Pairs without a verdict."""
-        return self.truncated + self.refused + self.unparsed + self.failed
+        """Pairs that lack a game's verdict: they stand in the bounds alone."""
+        return self.half + self.truncated + self.refused + self.unparsed + self.failed
 
     @property
     def length_ratio(self) -> float | None:
@@ -108,8 +132,11 @@ def summarise(outcomes: Sequence[Outcome], seed: int) -> Summary:
         failed=counts[Status.failed],
         inconsistent=counts[Status.inconsistent],
         half=counts[Status.half],
+        unanswered=sum(any(judgment.failed for judgment in outcome.judgments) for outcome in outcomes),
+        lost=_lost(outcomes),
         win_rate=estimate(means, seed),
-        bounds=(_mean_if(outcomes, 0.0), _mean_if(outcomes, 1.0)),
+        bounds=_bounds(outcomes),
+        balanced=_balanced(outcomes),
         decisive=_decisive(int((means > 0.5).sum()), int((means < 0.5).sum())),
         position=_position(outcomes, seed),
         noise=_noise(outcomes),
@@ -118,10 +145,30 @@ def summarise(outcomes: Sequence[Outcome], seed: int) -> Summary:
     )
 
 
-def _mean_if(outcomes: Sequence[Outcome], unknown: float) -> float:
-    rows = [(o.pair.prompt_id, unknown if o.score is None else o.score) for o in outcomes]
-    means = cluster_means(rows)
-    return math.fsum(means) / len(means)
+def _bounds(outcomes: Sequence[Outcome]) -> Interval:
+    low, high = (cluster_means((o.pair.prompt_id, o.bounds[side]) for o in outcomes) for side in (0, 1))
+    return math.fsum(low) / len(low), math.fsum(high) / len(high)
+
+
+def _balanced(outcomes: Sequence[Outcome]) -> bool:
+    """False, too, where no pair is whole."""
+    whole = [outcome for outcome in outcomes if outcome.score is not None and outcome.judgments]
+    return bool(whole) and all(len({game.game.candidate_first for game in o.judgments}) == 2 for o in whole)
+
+
+def _lost(outcomes: Sequence[Outcome]) -> Lost:
+    lost = [judgment for outcome in outcomes for judgment in outcome.lost]
+    states = Counter(judgment.status for judgment in lost)
+    first = sum(judgment.game.candidate_first for judgment in lost)
+    return Lost(
+        of=sum(len(outcome.judgments) for outcome in outcomes),
+        truncated=states[Status.truncated],
+        refused=states[Status.refused],
+        unparsed=states[Status.unparsed],
+        failed=states[Status.failed],
+        candidate_first=first,
+        candidate_second=len(lost) - first,
+    )
 
 
 def _decisive(wins: int, losses: int) -> Decisive:

@@ -16,8 +16,9 @@ from prospect.errors import UserError
 from prospect.judge.games import Outcome
 from prospect.judge.judgments import of_line
 from prospect.judge.people import Item, items_of
-from prospect.judge.readers import load_judgments, text_of
+from prospect.judge.readers import load_judgments
 from prospect.judge.samples import Pair
+from prospect.judge.tables import load_rows
 
 Line = Mapping[str, Any]
 Key = tuple[str, int, str, str]  # a pair's prompt id, sample, candidate and baseline
@@ -60,42 +61,19 @@ def load(file: Path, only: str | None = None, results: Path | None = None) -> Co
     Raises:
         UserError: the file cannot be read or is neither, or nothing in it has that name.
     """
-    lines = read_lines(file)
+    lines = load_rows(file)
     if all("games" in line for line in lines):
         near = [results] if results else sorted(file.resolve().parent.parent.glob("*.jsonl"))
         results = next((place for place in near if _line_of(place, file)), None)
         record = (_line_of(results, file) if results else None) or {}
-        return _comparison(record, file, lines, read_lines(results) if results else [])
+        return _comparison(record, file, lines, load_rows(results) if results else [])
     records = [line for line in lines if "candidate" in line and "baseline" in line]
     if not records:
         raise UserError(f"{file}: neither results nor judgments of compare.py")
     record = _chosen(file, records, only)
     judgments = _judgments_of(file, record)
-    own = read_lines(judgments) if judgments else []
+    own = load_rows(judgments) if judgments else []
     return _comparison(record, judgments, own, records)
-
-
-def read_lines(file: Path) -> list[Line]:
-    """The objects of a JSONL file; a last line that a crash has torn is left out.
-
-    Raises:
-        UserError: it cannot be read, or holds something else.
-    """
-    text = text_of(file)
-    found: list[Line] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as error:
-            if found:  # torn by a kill: the next run begins a line of its own
-                continue
-            raise UserError(f"{file}: line {number}: {error.msg}") from None
-        if row is not None and not isinstance(row, dict):
-            raise UserError(f"{file}: line {number}: expected an object")
-        found += [row] if row is not None else []
-    if not found:
-        raise UserError(f"{file}: holds no lines")
-    return found
 
 
 def key_of(pair: Pair) -> Key:
@@ -153,7 +131,7 @@ def _judgments_of(results: Path, record: Line) -> Path | None:
 def _line_of(results: Path, judgments: Path) -> Line | None:
     """The last line of results that these judgments belong to."""
     try:
-        lines = read_lines(results)
+        lines = load_rows(results)
     except UserError:
         return None
     own = [line for line in lines if "candidate" in line and Path(str(line.get("judgments"))).name == judgments.name]
@@ -166,7 +144,7 @@ def _beside(file: Path, own: Sequence[Line]) -> Opinions:
     found: dict[Key, dict[str, float]] = {}
     for other in sorted(set(file.parent.glob("*.jsonl")) - {file}):
         name = _other_judge(other, own[0])
-        for row in read_lines(other) if name else ():
+        for row in load_rows(other) if name else ():
             if row.get("score") is not None and _key(row) in wanted:
                 found.setdefault(_key(row), {})[name] = float(row["score"])
     return found

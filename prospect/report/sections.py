@@ -75,14 +75,17 @@ def _rate(c: Comparison, found: Estimate) -> dict[str, Any]:
 def _notes(c: Comparison, s: Summary) -> Iterator[str]:
     if s.undecided:
         states = {"cut off": s.truncated, "refused": s.refused, "without a verdict": s.unparsed, "unanswered": s.failed}
+        states |= {"with a verdict for some of their games": s.half}
         counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
         yield (
-            f"{s.undecided} pairs are not counted ({counts}). "
-            f"With them the win rate would lie between {s.bounds[0]:.1%} (all lost) and {s.bounds[1]:.1%} (all won)."
+            f"{s.undecided} pairs are not counted ({counts}), as {s.lost.games:,} of {s.lost.of:,} games have no "
+            f"verdict. With them the win rate would lie between {s.bounds[0]:.1%} (all lost) and {s.bounds[1]:.1%} "
+            "(all won)."
         )
     if s.position is not None and not s.position.gap.ci95[0] <= 0 <= s.position.gap.ci95[1]:
         liked = "second" if s.position.gap.mean > 0 else "first"
-        yield f"The judge prefers the answer shown {liked}; both orders were judged, so the win rate is balanced."
+        whole = "; each pair of the win rate was judged in both orders, so it is balanced" if s.balanced else ""
+        yield f"The judge prefers the answer shown {liked}{whole}."
     for name, answers in ((c.candidate, s.candidate), (c.baseline, s.baseline)):
         if answers.distinct_share < 0.5 and s.total > 1:
             yield f"{name}: only {answers.distinct} of {len(answers.lengths)} answers differ."
@@ -96,14 +99,12 @@ def _split(s: Summary) -> dict[str, Any]:
         Part("wins", s.wins, "win"),
         Part("ties", s.ties, "tie"),
         Part("losses", s.losses, "loss"),
-        Part("no verdict", s.undecided, "none"),
+        Part("not counted", s.undecided, "none"),
     ]
     shown = [part for part in parts if part.count or part.colour != "none"]
     words = f"{s.total:,} pairs on {s.prompts:,} prompts."
     if s.inconsistent:
         words += f" {s.inconsistent:,} of the ties are opposite verdicts in the two orders."
-    if s.half:
-        words += f" {s.half:,} pairs have a verdict in one order only."
     label = ", ".join(f"{part.count} {part.name}" for part in shown)
     return {"figure": drawing.stack(shown, label), "parts": shown, "words": words}
 

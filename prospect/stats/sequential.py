@@ -35,15 +35,6 @@ def anytime_intervals(scores: Floats, level: float = 0.95) -> Floats:
     return found
 
 
-def decided_after(scores: Floats, level: float = 0.95, against: float = 0.5) -> int | None:
-    """After how many scores the interval first excludes ``against``; None where it never does."""
-    if not len(scores):
-        return None
-    found = anytime_intervals(scores, level)
-    out = (found[:, 0] > against) | (found[:, 1] < against)
-    return int(out.argmax()) + 1 if out.any() else None
-
-
 def anytime_interval(scores: Floats, level: float = 0.95) -> Interval:
     """The interval after the last score; (0, 1) without any."""
     if not len(scores):

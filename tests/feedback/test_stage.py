@@ -146,7 +146,7 @@ def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(stub, sampled):
     flags = ("--prompt", "halos", "-mc", "10")
     with pytest.raises(Interrupted, match="--max-requests 20"):
         hosted(stub, sampled, *flags, "--max-requests", "20")
-    assert not (sampled.parent / "feedback.jsonl").read_text()
+    assert not (sampled.parent / "feedback.jsonl").exists()
     code, rows = hosted(stub, sampled, *flags)
     assert (code, len(rows)) == (0, 10)
     assert set(stub.games.values()) == {1}
@@ -176,7 +176,7 @@ def test_a_reward_models_scores_are_kept(sampled, tmp_path, monkeypatch):
         if len(asked) == 32:
             raise KeyboardInterrupt
         asked.extend(items)
-        return Grades("rm:x", [float(len(item.text)) for item in items], [""] * len(items))
+        return Grades("rm:x", [float(len(item.text)) for item in items], [None] * len(items))
 
     monkeypatch.setattr(scoring, "grade", grade)
     monkeypatch.setattr(scoring, "_AT_ONCE", 16)

@@ -11,7 +11,7 @@ import pytest
 
 from prospect.conversation import Call, Conversation, Message, asked
 from prospect.errors import UserError
-from prospect.judge import samples
+from prospect.judge import tables
 from prospect.judge.options import Options
 from prospect.judge.samples import Pair, load_match
 from tests.planted import plant
@@ -134,7 +134,7 @@ def test_other_calls_tools_or_thoughts_are_other_prompts(tmp_path, changed):
 
 
 def test_planted_bug_lost_tools_are_seen(tmp_path, monkeypatch):
-    plant(monkeypatch, samples.said, "sendable(tools)", "None")
+    plant(monkeypatch, tables.said, "sendable(tools)", "None")
     with pytest.raises(AssertionError):
         test_other_calls_tools_or_thoughts_are_other_prompts(tmp_path, OTHERS["no tools"])
 

@@ -12,6 +12,7 @@ import pytest
 
 from prospect.conversation import answered
 from prospect.errors import UserError
+from prospect.judge.games import Status
 from prospect.judge.judges import Answered, grade
 from prospect.judge.options import Asking
 from prospect.judge.prompt import load_prompt
@@ -137,7 +138,7 @@ def test_scores_of_single_answers(stub, samples, tmp_path):
     assert grades.scores == [2, 5, 10]
     stub.structured = lambda conversation, answer: {"overall": 11}
     grades = grade(replace(asking, cache=tmp_path / "more"), items, QUICK)
-    assert (grades.scores, grades.reasons) == ([None] * 3, ["no verdict"] * 3)
+    assert (grades.scores, grades.faults) == ([None] * 3, [(Status.unparsed, "no verdict")] * 3)
     with pytest.raises(UserError, match="single answers need a reward model"):
         grade(replace(asking, prompt="halos"), items, QUICK)
 

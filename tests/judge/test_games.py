@@ -35,8 +35,8 @@ def judged(one: Pair, shown_first: Verdict | None, shown_second: Verdict | None,
         ((TIE, TIE), False, Status.ok, 0.5),
         ((FIRST, TIE), False, Status.ok, 0.75),
         ((FIRST, FIRST), False, Status.inconsistent, 0.5),
-        ((FIRST, None), False, Status.half, 1.0),
-        ((None, FIRST), True, Status.half, 0.0),
+        ((FIRST, None), False, Status.half, None),
+        ((None, FIRST), True, Status.half, None),
         ((None, None), False, Status.unparsed, None),
         ((None, None), True, Status.failed, None),
     ],
@@ -77,11 +77,32 @@ def test_counts_add_up_and_bounds_hold_the_unknown():
         judged(pair(4), FIRST, None),
     ]
     summary = summarise(rows, seed=0)
-    assert summary.wins + summary.ties + summary.losses + summary.unparsed + summary.failed == summary.total
-    assert (summary.unparsed, summary.failed, summary.half) == (1, 1, 1)
-    assert summary.bounds == pytest.approx((0.5, 0.9))
+    assert summary.wins + summary.ties + summary.losses + summary.undecided == summary.total
+    assert (summary.unparsed, summary.failed, summary.half, summary.unanswered) == (1, 1, 1, 1)
+    assert (summary.lost.games, summary.lost.of) == (5, 10)
+    assert (summary.lost.candidate_first, summary.lost.candidate_second) == (2, 3)
+    assert summary.win_rate is not None
+    assert (summary.win_rate.mean, summary.win_rate.n) == (0.75, 2)
+    assert summary.bounds == pytest.approx((0.4, 0.9))
     assert summary.position is not None
     assert summary.position.pairs == 2
+    assert summary.balanced
+
+
+def test_one_order_alone_is_no_win_rate():
+    """A judge that answers in one order only, and always "first", says nothing of the answers."""
+    summary = summarise([judged(pair(i), FIRST, None) for i in range(20)], seed=0)
+    assert (summary.win_rate, summary.wins, summary.half) == (None, 0, 20)
+    assert summary.bounds == (0.5, 1.0)
+    assert not summary.balanced
+
+
+def test_balanced_is_said_only_where_each_pair_was_judged_in_both_orders():
+    one_order = [outcomes([p], [Judgment(Game(p, True), FIRST)])[0] for p in map(pair, range(5))]
+    assert not summarise(one_order, seed=0).balanced
+    assert not summarise([judged(pair(9), FIRST, SECOND), *one_order], seed=0).balanced
+    alike = outcomes([pair(7, candidate="same", baseline="same")], [])
+    assert summarise([judged(pair(9), FIRST, SECOND), *alike], seed=0).balanced
 
 
 def test_position_gap():

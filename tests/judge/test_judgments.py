@@ -11,6 +11,7 @@ import pytest
 from prospect.judge import judgments
 from prospect.judge.calls import Patience
 from prospect.judge.options import parse
+from prospect.judge.readers import load_judgments
 from prospect.judge.stage import compare
 from prospect.judge.summary import summarise
 from prospect.report.comparison import load
@@ -75,3 +76,15 @@ def test_planted_bug_sides_changed_over_are_seen(stub, samples, monkeypatch):
     plant(monkeypatch, judgments._pair, '"output_1": pair.baseline', '"output_1": pair.candidate')
     with pytest.raises(AssertionError):
         assert run(stub, samples)[1][0]["output_1"].startswith("Chosen")
+
+
+def test_a_pair_with_one_verdict_has_no_score_whatever_its_line_says(stub, samples):
+    """Older versions wrote the other game's score down."""
+    stub.judge = lambda first, second: "Response 1" if first.startswith("Policy") else "Hard to say."
+    run(stub, samples)
+    (file,) = (samples.parent / "judgments").iterdir()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {(line["status"], line["score"], line["preference"]) for line in lines} == {("half", None, None)}
+    file.write_text("".join(json.dumps(line | {"score": 1.0, "preference": 2.0}) + "\n" for line in lines))
+    assert {(row.score, row.bounds) for row in load_judgments(file).rows} == {(None, (0.5, 1.0))}
+    assert {outcome.score for outcome in load(file).outcomes} == {None}

@@ -38,17 +38,17 @@ def test_mt_bench_pairs(tmp_path, capsys):
         mt_row(2, "model_1", "model_2"),  # the orders disagree: MT-Bench's tie, our ½
         mt_row(3, "tie", "model_1"),  # MT-Bench's tie, our ¾
         mt_row(4, "model_2", "model_2", turn=2),
-        mt_row(5, "error", "model_1"),  # dropped there, the other game counts here
+        mt_row(5, "error", "model_1"),  # dropped by both: one order alone says what the place does, too
     ]
     file = write(tmp_path, rows, "gpt-4_pair.jsonl")
     judgments = load_judgments(file)
-    assert [row.score for row in judgments.rows] == [1.0, 0.5, 0.75, 0.0, 1.0]
+    assert [row.score for row in judgments.rows] == [1.0, 0.5, 0.75, 0.0, None]
     assert {(row.candidate, row.baseline, row.judge) for row in judgments.rows} == {("mine", "base", "gpt-4 pair-v2")}
     assert published.mt_bench(judgments.rows) == {
         "win": 1, "loss": 1, "tie": 2, "n": 4, "win_rate": 0.25, "loss_rate": 0.25, "win_rate_adjusted": 0.5
     }  # fmt: skip
     turned = load_judgments(file, baseline="mine")
-    assert [row.score for row in turned.rows] == [0.0, 0.5, 0.25, 1.0, 0.0]
+    assert [row.score for row in turned.rows] == [0.0, 0.5, 0.25, 1.0, None]
     assert turned.rows[0].games == (Shown(False, 0.0), Shown(True, 0.0))
     record = answer_of(capsys, "aggregate", str(file))
     assert record["published"]["win_rate_adjusted"] == 0.5
@@ -88,11 +88,12 @@ def test_arena_hard(tmp_path, capsys):
     """The baseline is A in the first game; strong verdicts count three times there, once here."""
     rows = [arena_row("a", "B>>A", "A>B"), arena_row("b", "A=B", "B>A"), arena_row("c", None, "A>B")]
     file = write(tmp_path, rows, "mine.jsonl")
-    assert [row.score for row in load_judgments(file).rows] == [1.0, 0.25, 1.0]
+    assert [row.score for row in load_judgments(file).rows] == [1.0, 0.25, None]
     record = answer_of(capsys, "aggregate", str(file))
     assert record["published"]["score"] == pytest.approx(100 * (3 + 1 + 0.5 + 0) / 6)
     assert record["published"]["n_rows"] == 6
-    assert record["by_prompt"]["win_rate"] == pytest.approx(75.0)
+    assert record["by_prompt"]["win_rate"] == pytest.approx(62.5)
+    assert record["bounds_if_failed_all_loss_all_win"] == pytest.approx([100 * s / 3 for s in (1.75, 2.25)])
     with pytest.raises(UserError, match="a row does not look like the first one"):
         load_judgments(write(tmp_path, [*rows, arena_row("d", "A>C", "A>B")]))
 

@@ -159,7 +159,7 @@ def test_hopeless_refusal_stops_at_once(stub, samples, fault):
         run(stub, samples)
     assert 0 < sum(n for key, n in stub.seen.items() if not key.startswith("probe")) <= 8
     assert not sum(stub.games.values())
-    assert not (samples.parent / "result.jsonl").read_text()
+    assert not (samples.parent / "result.jsonl").exists()
 
 
 def test_refusal_of_one_request_is_a_failed_game(stub, samples):

@@ -57,7 +57,7 @@ def test_join_with_another_file(tmp_path):
     match = load_match(Options(one, other=other))
     assert [(p.candidate, p.baseline) for p in match.pairs] == [("p0", "s0"), ("p2", "s2")]
     assert (match.candidate.name, match.baseline.name) == ("kto", "sft")
-    assert match.counts == {"rows": 4, "duplicates": 1, f"only in {one}": 1, f"only in {other}": 1}
+    assert match.counts == {"rows": 4, "duplicates": 1, "empty": 0, f"only in {one}": 1, f"only in {other}": 1}
     assert any("come twice" in note for note in match.notes)
     assert any(f"1 only in {other}" in note for note in match.notes)
 
@@ -129,3 +129,37 @@ def test_lone_surrogates_and_odd_bytes_can_be_sent(tmp_path):
     file = tmp_path / "s.json"
     file.write_text(json.dumps([row(0, policy="a\ud800b\x00")]))
     assert load_match(Options(file)).pairs[0].candidate == "a?b\x00"
+
+
+@pytest.mark.parametrize(
+    "differ",
+    [{"input": "about {}"}, {"context": "story {}"}, {"system": "Answer as {}."}],
+    ids=lambda row: next(iter(row)),
+)
+def test_what_stands_beside_an_instruction_is_part_of_the_prompt(tmp_path, differ):
+    """The same instruction with another input asks something else."""
+    ((name, words),) = differ.items()
+
+    def rows(side: str, order: list[int]) -> list[dict[str, Any]]:
+        return [{"instruction": "Write.", name: words.format(i), "output": f"{side} {i}"} for i in order]
+
+    one, other = tmp_path / "a.json", tmp_path / "b.json"
+    one.write_text(json.dumps(rows("ours", [0, 1, 2, 3])))
+    other.write_text(json.dumps(rows("theirs", [2, 3, 0, 1])))
+    pairs = load_match(Options(one, other=other)).pairs
+    assert [pair.candidate.split()[1] for pair in pairs] == [pair.baseline.split()[1] for pair in pairs] == [*"0123"]
+    assert all(words.format(i) in pair.conversation for i, pair in enumerate(pairs))
+    assert len({pair.prompt_id for pair in pairs}) == 4
+
+
+def test_an_input_that_the_prompt_has_already_is_not_said_twice(tmp_path):
+    file = write(tmp_path / "a.json", [row(0, prompt="Sum up:\nsnow fell", input="snow fell"), row(1, input="")])
+    assert [pair.conversation for pair in load_match(Options(file)).pairs] == ["Sum up:\nsnow fell", "Q1"]
+
+
+def test_an_output_of_null_is_empty_and_said(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps([{"instruction": "Q", "output": None, "chosen": "c"}]))
+    match = load_match(Options(file))
+    assert match.pairs[0].candidate == ""
+    assert "1 answers are empty" in match.notes[0]

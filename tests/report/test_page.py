@@ -210,7 +210,7 @@ def test_results_of_halos_give_a_page_without_pairs(tmp_path, capsys):
     [
         ('{"a": 1}\n', "neither results nor judgments"),
         ("[1]\n", "expected an object"),
-        ("", "no lines"),
+        ("", "no rows"),
         ("not JSON", "line 1: "),
         ('{"games": 1}\n', "not as compare.py writes it"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prospect.stats import sequential
-from prospect.stats.sequential import anytime_interval, anytime_intervals, decided_after
+from prospect.stats.sequential import anytime_interval, anytime_intervals
 from tests.planted import plant
 
 
@@ -53,11 +53,11 @@ def test_a_plain_interval_does_not_hold_at_every_look():
 
 def test_a_clear_winner_is_decided_early():
     rng = np.random.default_rng(1)
-    n = [decided_after((rng.random(800) < 0.7).astype(float)) for _ in range(20)]
-    assert all(n)
-    assert np.median([x for x in n if x]) < 150
-    even = decided_after(np.tile([0.0, 1.0], 200))
-    assert even is None
+    sure = [anytime_intervals((rng.random(800) < 0.7).astype(float))[:, 0] > 0.5 for _ in range(20)]
+    assert all(at.any() for at in sure)
+    assert np.median([at.argmax() for at in sure]) < 150
+    low, high = anytime_interval(np.tile([0.0, 1.0], 200))
+    assert low < 0.5 < high
 
 
 def test_width_at_the_end():
@@ -67,4 +67,3 @@ def test_width_at_the_end():
     once = 2 * 1.96 * math.sqrt(0.25 / 800)
     assert once < high - low < 2.2 * once
     assert anytime_interval(np.array([])) == (0.0, 1.0)
-    assert decided_after(np.array([])) is None
