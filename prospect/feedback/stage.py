@@ -94,6 +94,7 @@ def _provenance(options: Labelling, verdicts: Verdicts) -> dict[str, Any]:
         "judge_prompt": verdicts.prompt,
         "endpoint": verdicts.endpoint,
         "seed": options.asking.seed,
+        **options.asking.own.record(),
         "feedback": str(options.kind) if options.kind is not Kind.pairwise else f"{options.kind} {options.choice}",
         "source_files": [str(file) for file in options.files],
     }

@@ -187,7 +187,7 @@ def _refusal(caller: Caller, path: str, response: Response) -> ProspectError:
         return Interrupted(f"{caller.endpoint.base_url}{path}: {note}; the same command continues")
     if response.reply.status in (404, 405):
         return UserError(f"--batch: {caller.endpoint.base_url} has no Batch API ({note})")
-    return refusal(caller.endpoint.base_url, None, note)
+    return refusal(caller.endpoint, None, response.reply)
 
 
 def _lines(content: bytes) -> Iterator[tuple[str, Reply]]:

@@ -14,7 +14,7 @@ import signal
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from prospect.judge.scribe import Scribe
 
 Request = Mapping[str, Any]
 _POLL = 0.1  # seconds between looks at keys that another process is asking for
+_MOST_GARBLED = 2  # replies to a key that are no chat completion but may have been billed, in one run
 
 
 class Interrupted(ProspectError):
@@ -58,6 +59,8 @@ class Caller:
         self.endpoint, self.ledger, self.patience = endpoint, ledger, patience
         self.scribe = Scribe(ledger)
         self.sent = self.answered = 0
+        self.accepted = False  # whether the endpoint has answered a request for this model, now or earlier
+        self._settling = self._refused = 0
         self.meter = Meter(None, {}, None)
         self._max_requests = max_requests
         self._concurrency = concurrency
@@ -108,12 +111,10 @@ class Caller:
     async def attempt(self, key: str, request: Request) -> Response:
         """Try a claimed key until it is answered, refused for good, or patience ends; the last response."""
         response = await self._send(key, request)
+        garbled = 0
         for attempt in range(self.patience.tries - 1):
-            if response.reply.fate is Fate.garbled:
-                kept = await self.scribe.do(partial(self.ledger.answers, (key,)))
-                if kept:  # asked again in vain: it stays without a verdict
-                    return replace(response, next=Next.done)
-            if response.next is not Next.retry:
+            garbled += response.reply.fate is Fate.garbled
+            if response.next is not Next.retry or garbled == _MOST_GARBLED:
                 break
             await self.pause(self.patience.wait(attempt) if response.wait is None else response.wait)
             response = await self._send(key, request)
@@ -151,20 +152,40 @@ class Caller:
 
     async def _settle(self, key: str, request: Request) -> str | None:
         """Ask for one key; why it has no answer, if it has none."""
-        response = await self.attempt(key, request)
-        if response.next is Next.done:
-            self._in_a_row = 0
-            self.answered += 1
-            return None
+        self._settling += 1
+        try:
+            response = await self.attempt(key, request)
+            if response.next is Next.done:
+                self._in_a_row = 0
+                self.answered += 1
+                self.accepted = True
+                return None
+            hopeless = response.next is Next.stop or (
+                response.next is Next.stop_at_first and not await self._others_are_accepted()
+            )
+        finally:
+            self._settling -= 1
         note = response.reply.note
-        if response.next is Next.stop:
-            self.stop(refusal(self.endpoint.base_url, request.get("model"), note))
+        if hopeless:
+            self.stop(refusal(self.endpoint, request.get("model"), response.reply))
+        if self.accepted and response.next is not Next.retry:
+            return note  # of this request alone: its content, its length
         self._in_a_row += 1
         if self._in_a_row >= self.patience.failures_in_a_row:
             self.stop(
                 MachineError(f"{self.endpoint.base_url}: {self._in_a_row} requests in a row failed; last: {note}")
             )
         return note
+
+    async def _others_are_accepted(self) -> bool:
+        """Whether a refusal is this request's own; waits for what is under way, unless all of that is refused too."""
+        self._refused += 1
+        try:
+            while not self.accepted and not self._stopped.is_set() and self._refused < self._settling:
+                await self.pause()
+            return self.accepted
+        finally:
+            self._refused -= 1
 
     async def _send(self, key: str, request: Request) -> Response:
         """One attempt, written down before and after."""
@@ -203,13 +224,20 @@ class Caller:
         self.stop(Interrupted("interrupted; the same command continues"))
 
 
-def refusal(base_url: str, model: object, note: str) -> UserError:
+def refusal(endpoint: Endpoint, model: object, reply: Reply) -> UserError:
     """What to do about a refusal that any other request would get too."""
-    if note.startswith(("status 401", "status 403")):
-        return UserError(f"{base_url} refuses the key in {KEY_VARIABLE}: {note}")
-    if note.startswith("status 404"):
-        return UserError(f"{base_url} does not serve -j {model}: {note}")
-    return UserError(f"{base_url}: {note}")
+    if reply.status in (401, 403):
+        if endpoint.withholds_key:
+            return UserError(f"{endpoint.base_url} wants a key: {withheld(endpoint)} ({reply.note})")
+        return UserError(f"{endpoint.base_url} refuses the key in {KEY_VARIABLE}: {reply.note}")
+    if reply.status == 404:
+        return UserError(f"{endpoint.base_url} does not serve -j {model}: {reply.note}")
+    return UserError(f"{endpoint.base_url}: {reply.note}")
+
+
+def withheld(endpoint: Endpoint) -> str:
+    """That a key is not sent, and what sends it."""
+    return f"the key in {KEY_VARIABLE} is not sent unencrypted to {endpoint.base_url}; --send-key sends it"
 
 
 class _Signals:

@@ -18,7 +18,8 @@ import yaml
 from prospect.errors import UserError
 from prospect.judge.options import Asking
 from prospect.judge.prompt import JudgePrompt
-from prospect.judge.reply import Completion, read
+from prospect.judge.reply import Usage, read, usage
+from prospect.judge.streams import content_of
 
 _TEXT_TOKENS, _TEMPLATE_TOKENS = 0.2, 0.23  # a character
 _REASONING_TOKENS = 300  # of a judge that thinks first, at low effort
@@ -36,10 +37,10 @@ class Price:
     tokens_out: float
     date: str = ""
 
-    def of(self, reply: Completion) -> float:
+    def of(self, used: Usage) -> float:
         """What a reply cost."""
-        fresh = reply.prompt_tokens - reply.cached_tokens
-        return fresh * self.tokens_in + reply.cached_tokens * self.cached + reply.completion_tokens * self.tokens_out
+        fresh = used.prompt - used.cached
+        return fresh * self.tokens_in + used.cached * self.cached + used.completion * self.tokens_out
 
 
 def price_of(asking: Asking, model: str | None) -> Price | None:
@@ -117,11 +118,11 @@ class Meter:
     def landed(self, key: str, body: bytes | None, billed: bool) -> None:
         """A request has come back; without its reply but perhaps billed it counts as much as was expected."""
         cost = self._under_way.pop(key, 0.0)
-        reply = read(body) if body else None
-        if reply is None or self.price is None:
+        content = content_of(body) if body else None
+        if content is None or self.price is None:
             self.spent += cost if billed else 0.0
             return
-        self.spent += self.price.of(reply)
+        self.spent += self.price.of(usage(content))
         self.replies += 1
         self._estimated_so_far += self._expected.get(key, 0.0)
 

@@ -15,14 +15,15 @@ from prospect.errors import UserError
 from prospect.judge import systemone
 from prospect.judge.batchbook import BatchBook
 from prospect.judge.batches import ask_batch
-from prospect.judge.calls import Caller, Interrupted, Patience
+from prospect.judge.calls import Caller, Interrupted, Patience, withheld
 from prospect.judge.client import Endpoint
 from prospect.judge.cost import Meter, Price, estimator, no_price, price_of
 from prospect.judge.ledger import Ledger, Tally, request_key
 from prospect.judge.options import Asking
 from prospect.judge.preflight import CANDIDATES, Capabilities, Wants, choose, forget, preflight, recall, retirement
 from prospect.judge.prompt import Form, JudgePrompt
-from prospect.judge.reply import Completion, read
+from prospect.judge.reply import Completion, Usage, read, usage
+from prospect.judge.streams import content_of
 from prospect.progress import progress
 
 _DECIDES = Capabilities("", 0)  # systemone takes no parameters
@@ -95,7 +96,7 @@ def estimate_cost(asking: Asking, prompt: JudgePrompt, write: Write, what: str) 
         questions = write(ledger.salt)
         model = asking.judge or CANDIDATES[0]
         caller = _caller(asking, ledger, Patience())
-        found = recall(caller, model, Wants.of(prompt)) if asking.judge else None
+        found = recall(caller, model, Wants.of(prompt), asking.own) if asking.judge else None
         asyncio.run(caller.endpoint.close())
         old = 0
         missing = list(questions)
@@ -126,20 +127,23 @@ async def _consult(
 ) -> Consultation:
     caller = _caller(asking, ledger, patience)
     wants = Wants.of(prompt)
+    if caller.endpoint.withholds_key:
+        print(f"note: {withheld(caller.endpoint)}", file=sys.stderr)
     try:
         model = asking.judge or await choose(caller)
-        found = _DECIDES if model.startswith(systemone.PREFIX) else recall(caller, model, wants)
-        found = found or await preflight(caller, model, wants)
+        found = _DECIDES if model.startswith(systemone.PREFIX) else recall(caller, model, wants, asking.own)
+        found = found or await preflight(caller, model, wants, asking.own)
         keys, requests = _requests(asking, prompt, model, found, questions)
         old = ledger.answers(requests).keys()
+        caller.accepted = bool(old)
         missing = {key: request for key, request in requests.items() if key not in old}
         _budget(caller, asking, prompt, model, found, missing)
         failures = await _ask(caller, asking, model, missing, len(requests) - len(missing))
         if failures:
-            forget(caller, model, wants)
+            forget(caller, model, wants, asking.own)
     except Exception:
         if asking.judge:
-            forget(caller, asking.judge, wants)
+            forget(caller, asking.judge, wants, asking.own)
         raise
     finally:
         await caller.endpoint.close()
@@ -149,7 +153,8 @@ async def _consult(
         for key in keys
     ]
     warning = retirement(model, found)
-    spent = _spent(caller, answers, ledger.tally(requests))
+    garbled = [usage(content) for body in ledger.garbled(requests) if (content := content_of(body)) is not None]
+    spent = _spent(caller, answers, garbled, ledger.tally(requests))
     return _told(model, answers, spent, [warning] if warning else [])
 
 
@@ -163,7 +168,7 @@ def _requests(
     requests: dict[str, Mapping[str, Any]] = {}
     for question in questions:
         schema = prompt.schema(question.labels) if found.json_schema else None
-        body = found.request(model, question.messages, asking.seed + question.repeat, temperature, schema)
+        body = found.request(model, question.messages, asking.seed + question.repeat, temperature, schema, asking.own)
         if found is _DECIDES:
             body = systemone.request(model.removeprefix(systemone.PREFIX), question.messages)
         keys.append(request_key(asking.base_url, body, question.repeat))
@@ -210,20 +215,21 @@ async def _ask(
 
 
 def _caller(asking: Asking, ledger: Ledger, patience: Patience) -> Caller:
-    endpoint = Endpoint(asking.base_url, asking.timeout)
+    endpoint = Endpoint(asking.address or asking.base_url, asking.timeout, asking.send_key)
     return Caller(endpoint, ledger, asking.concurrency, patience, asking.max_requests)
 
 
-def _spent(caller: Caller, answers: Sequence[Answer], tally: Tally) -> Spent:
-    replies = [answer.reply for answer in answers if answer.reply is not None]
+def _spent(caller: Caller, answers: Sequence[Answer], garbled: Sequence[Usage], tally: Tally) -> Spent:
+    """All that was counted, of replies that are no answer, too."""
+    used = [answer.reply.usage for answer in answers if answer.reply is not None] + [*garbled]
     price = caller.meter.price
     return Spent(
         games=len(answers),
         asked=caller.answered,
-        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
-        cached_tokens=sum(reply.cached_tokens for reply in replies),
-        completion_tokens=sum(reply.completion_tokens for reply in replies),
-        usd=sum(map(price.of, replies)) if price else None,
+        prompt_tokens=sum(one.prompt for one in used),
+        cached_tokens=sum(one.cached for one in used),
+        completion_tokens=sum(one.completion for one in used),
+        usd=sum(map(price.of, used)) if price else None,
         usd_now=caller.meter.spent if price else None,
         prices_of=price.date if price else "",
         tally=tally,

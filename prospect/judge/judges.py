@@ -209,7 +209,7 @@ def _why(answer: Answer) -> tuple[Status, str]:
     if not answer.answered:
         return Status.failed, answer.failure
     if reply is None:
-        return Status.unparsed, "no chat completion"
+        return Status.failed, "no chat completion"
     if reply.fault == "truncated":
         return Status.truncated, reply.fault
     if reply.fault in ("refusal", "content filter") or refuses(reply.text):

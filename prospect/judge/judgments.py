@@ -32,12 +32,20 @@ def judgments_file(options: Options, match: Match, session: Session, prompt: Jud
     identity: list[Any] = [session.judge, session.endpoint, prompt.sha256 if prompt else None, str(options.orders)]
     identity += [options.seed, options.max_prompts, options.repeat, options.rotate_labels]
     identity += [[str(side.file.resolve()), side.column] for side in (match.candidate, match.baseline)]
+    identity += [options.own.body] if options.own.body else []
     mark = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     name = re.sub(r"[^\w.+-]+", "_", match.exp_name)[:100]
     return options.results.parent / "judgments" / f"{name}-{mark}.jsonl"
 
 
-def write(file: Path, match: Match, session: Session, prompt: JudgePrompt | None, outcomes: Iterable[Outcome]) -> None:
+def write(
+    file: Path,
+    options: Options,
+    match: Match,
+    session: Session,
+    prompt: JudgePrompt | None,
+    outcomes: Iterable[Outcome],
+) -> None:
     """Write the whole file at once.
 
     Raises:
@@ -51,6 +59,7 @@ def write(file: Path, match: Match, session: Session, prompt: JudgePrompt | None
         "endpoint": session.endpoint,
         "judge_prompt": prompt.sha256 if prompt else None,
         "judge_prompt_name": prompt.name if prompt else None,
+        **options.own.record(),
     }
     _write(file, [_pair(one.pair) | _outcome(one) | common for one in outcomes])
 

@@ -28,7 +28,6 @@ from prospect.errors import MachineError
 from prospect.locks import locked
 
 _SCHEMA = 1
-_MAX_GARBLED = 2  # a reply that is no chat completion is asked for once more, then kept as it is
 _AT_ONCE = 500  # keys a query
 BATCH = "batch "  # owners that are batches of an endpoint, not processes
 
@@ -183,18 +182,15 @@ class Ledger:
         self.rows("DELETE FROM facts WHERE name = ?", name)
 
     def answers(self, keys: Collection[str]) -> dict[str, bytes]:
-        """The raw reply to each key that has one: the first answer, or what came instead when asked again."""
+        """The raw reply to each key that has one: the first answer. What came in place of one is none."""
         found: dict[str, bytes] = {}
-        garbled: dict[str, list[bytes]] = {}
-        for key, fate, body in self._of_keys("key, fate, body", keys, "AND body IS NOT NULL"):
-            if fate == Fate.answered:
-                found.setdefault(key, body)
-            else:
-                garbled.setdefault(key, []).append(body)
-        for key, bodies in garbled.items():
-            if len(bodies) >= _MAX_GARBLED:
-                found.setdefault(key, bodies[-1])
+        for key, body in self._of_keys("key, body", keys, f"AND body IS NOT NULL AND fate = '{Fate.answered}'"):
+            found.setdefault(key, body)
         return found
+
+    def garbled(self, keys: Collection[str]) -> list[bytes]:
+        """What came in place of chat completions; it may have been billed, too."""
+        return [body for (body,) in self._of_keys("body", keys, f"AND body IS NOT NULL AND fate = '{Fate.garbled}'")]
 
     def recent(self, model: str, most: int = 200) -> list[tuple[dict[str, Any], bytes]]:
         """The last answered requests to a model, with their raw replies."""

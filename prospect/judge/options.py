@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
 from prospect.errors import nearest
+from prospect.judge.address import address_of
+from prospect.judge.own import NOTHING, Own, own_of
 
 JUDGES = "a model of the endpoint, hf:DIR, rm:DIR, systemone:MODEL, longest, random, or rule (the demo's)"
 OPENAI = "https://api.openai.com/v1"
@@ -27,10 +29,14 @@ class Orders(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
     """How a judge is asked. ``judge`` None: the preflight chooses. ``price``: US dollars for a million tokens in and
-    out; ``token_ratio``: tokens a character; None: known from the table of prices and from earlier replies."""
+    out; ``token_ratio``: tokens a character; None: known from the table of prices and from earlier replies.
+    ``base_url`` may be written down; ``address`` is the same with its credentials, where it has any."""
 
     judge: str | None = None
     base_url: str = OPENAI
+    address: str = field(default="", repr=False)
+    send_key: bool = False
+    own: Own = NOTHING
     prompt: str = "halos"
     labels: str | None = None
     rotate_labels: bool = False
@@ -160,6 +166,13 @@ def call_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of asking a judge, the same ones wherever one is asked."""
     add = parser.add_argument
     add("--base-url", default=os.environ.get("OPENAI_BASE_URL", OPENAI), help=f"OpenAI-compatible endpoint ({OPENAI})")
+    add("--send-key", action="store_true", help="send the key to a server on another host over plain http, too")
+    add("--reasoning-effort", metavar="EFFORT", help="of a judge that reasons: low, medium, high, … (low)")
+    add(
+        "--extra-body",
+        metavar="JSON",
+        help="further parameters of every request, as in '{\"top_k\": 1}'; they have the last word",
+    )
     add("--concurrency", type=_positive, default=8, help="requests under way at once, at most (8)")
     add("--timeout", type=float, default=120.0, metavar="SECONDS", help="for one request (120)")
     add("--cache", default="runs/.cache/judge", metavar="DIR", help="folder of the ledger (runs/.cache/judge)")
@@ -177,7 +190,14 @@ def calls_of(given: argparse.Namespace) -> dict[str, Any]:
     """What they and ``--seed`` say, by the names of Asking."""
     same = ("seed", "concurrency", "timeout", "max_requests", "max_usd", "price", "token_ratio", "yes", "batch")
     asked = {name: value for name, value in vars(given).items() if name in same}
-    return asked | {"base_url": given.base_url.rstrip("/"), "cache": Path(given.cache)}
+    address = address_of(given.base_url)
+    return asked | {
+        "base_url": address.public,
+        "address": given.base_url if given.base_url != address.public else "",
+        "send_key": given.send_key,
+        "own": own_of(given.extra_body, given.reasoning_effort),
+        "cache": Path(given.cache),
+    }
 
 
 def length_flags(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from prospect.errors import MachineError, UserError, nearest
 from prospect.judge.calls import Caller, refusal
 from prospect.judge.client import Next, Response
 from prospect.judge.ledger import Claim, Fate, request_key
+from prospect.judge.own import NOTHING, Own
 from prospect.judge.prompt import Form, JudgePrompt
 from prospect.judge.reply import read
 
@@ -25,6 +26,7 @@ CANDIDATES = ("gpt-6-luna", "gpt-5.6-terra", "gpt-5.6-luna")
 _SOON_DAYS = 60
 _THINKING_TOKENS = 4096  # a judge that reasons needs room before its verdict
 _PROBE = [{"role": "user", "content": 'Reply with the single word "ready".'}]
+_SYSTEM_PROBE = [{"role": "system", "content": "You answer briefly."}, *_PROBE]
 _PROBE_SCHEMA = {
     "type": "object",
     "properties": {"ready": {"type": "string", "enum": ["yes", "no"]}},
@@ -34,6 +36,15 @@ _PROBE_SCHEMA = {
 _TOO_SHORT = re.compile(
     r"could not finish|output limit (?:was )?reached|too (?:small|low)|minimum value", re.IGNORECASE
 )
+_NO_SYSTEM = re.compile(
+    r"system (?:role|message|prompt)|(?:role|message)s?\W+(?:\w+ )?system|developer instruction|roles must alternate"
+    r"|only user and assistant roles",
+    re.IGNORECASE,
+)
+_HINTS = {  # of failed connections
+    "WRONG_VERSION_NUMBER": "; this port may speak plain http: did you mean http://?",
+    "CERTIFICATE_VERIFY_FAILED": "; SSL_CERT_FILE names the certificates to trust",
+}
 _MANY_LOGPROBS, _FEW_LOGPROBS = 20, 5
 _PLAIN_TOKENS = 64  # a label in words, or JSON, where one token was asked for in vain
 _MAX_PROBES = 10
@@ -42,22 +53,26 @@ _LIST_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What a prompt would like to use: the weights of a first token, JSON by a schema, so many tokens for a reply."""
+    """What a prompt would like to use: the weights of a first token, JSON by a schema, so many tokens for a reply, a
+    system role."""
 
     limit: int
     logprobs: bool = False
     schema: bool = False
+    system: bool = False
 
     @classmethod
     def of(cls, prompt: JudgePrompt) -> Wants:
         """A prompt's."""
-        return cls(prompt.max_tokens, prompt.verdict is Form.weights, prompt.verdict is not Form.words)
+        weighs, structured = prompt.verdict is Form.weights, prompt.verdict is not Form.words
+        return cls(prompt.max_tokens, weighs, structured, bool(prompt.system.strip()))
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an endpoint accepts for a model, and does not ignore: the name and value of the token limit, how many
-    log-probabilities, JSON by a schema, and optional parameters."""
+    log-probabilities, JSON by a schema, and optional parameters. Without ``system``, a system message is put before the
+    user's words, as for models that have no such role (Gemma)."""
 
     limit_name: str
     limit: int
@@ -66,6 +81,7 @@ class Capabilities:
     logprobs: int = 0
     json_schema: bool = False
     low_effort: bool = False
+    system: bool = True
     shutdown_date: str | None = None
 
     def request(
@@ -75,9 +91,11 @@ class Capabilities:
         seed: int,
         temperature: float = 0.0,
         schema: Mapping[str, Any] | None = None,
+        own: Own = NOTHING,
     ) -> dict[str, Any]:
-        """The body of a chat completion."""
-        body: dict[str, Any] = {"model": model, "messages": list(messages), self.limit_name: self.limit}
+        """The body of a chat completion; ``own`` are the user's parameters, which have the last word."""
+        said = list(messages) if self.system else _merged(messages)
+        body: dict[str, Any] = {"model": model, "messages": said, self.limit_name: self.limit}
         if self.temperature:
             body["temperature"] = int(temperature) if temperature == int(temperature) else temperature
         if self.seed:
@@ -89,10 +107,12 @@ class Capabilities:
             body["response_format"] = {"type": "json_schema", "json_schema": spec}
         if self.low_effort:
             body["reasoning_effort"] = "low"
-        return body
+        return own.added_to(body)
 
     def without(self, refusal: str, wants: Wants) -> Capabilities | None:
         """These, less the parameter that a refusal names; None where it names none that can go."""
+        if self.system and wants.system and _NO_SYSTEM.search(refusal):
+            return replace(self, system=False)
         if self.low_effort and "reasoning_effort" in refusal:
             return replace(self, low_effort=False)
         if self.logprobs and "logprobs" in refusal:
@@ -115,15 +135,15 @@ class Capabilities:
         return replace(self, logprobs=0, json_schema=wants.schema, limit=max(self.limit, _PLAIN_TOKENS))
 
 
-def recall(caller: Caller, model: str, wants: Wants) -> Capabilities | None:
+def recall(caller: Caller, model: str, wants: Wants, own: Own = NOTHING) -> Capabilities | None:
     """What an earlier preflight found, where it was made with the same ledger."""
-    found = caller.ledger.recall(_fact(caller, model, wants))
+    found = caller.ledger.recall(_fact(caller, model, wants, own))
     return Capabilities(**json.loads(found)) if found else None
 
 
-def forget(caller: Caller, model: str, wants: Wants) -> None:
+def forget(caller: Caller, model: str, wants: Wants, own: Own = NOTHING) -> None:
     """Have the next run probe anew: requests failed, so the server may have changed."""
-    caller.ledger.forget(_fact(caller, model, wants))
+    caller.ledger.forget(_fact(caller, model, wants, own))
 
 
 async def choose(caller: Caller) -> str:
@@ -145,7 +165,7 @@ async def choose(caller: Caller) -> str:
     )
 
 
-async def preflight(caller: Caller, model: str, wants: Wants) -> Capabilities:
+async def preflight(caller: Caller, model: str, wants: Wants, own: Own = NOTHING) -> Capabilities:
     """Probe a model's parameters and remember them.
 
     Raises:
@@ -166,8 +186,8 @@ async def preflight(caller: Caller, model: str, wants: Wants) -> Capabilities:
     )
     if caller.endpoint.hosted and not wants.logprobs:  # its models may reason or not from one request to the next; room
         first = replace(first, limit=max(wants.limit, _THINKING_TOKENS))  # alone costs nothing
-    found = await _probed(caller, model, first, wants, served)
-    caller.ledger.remember(_fact(caller, model, wants), json.dumps(asdict(found)))
+    found = await _probed(caller, model, first, wants, served, own)
+    caller.ledger.remember(_fact(caller, model, wants, own), json.dumps(asdict(found)))
     return found
 
 
@@ -178,23 +198,24 @@ def retirement(model: str, found: Capabilities) -> str | None:
 
 
 async def _probed(
-    caller: Caller, model: str, trial: Capabilities, wants: Wants, served: Mapping[str, Any]
+    caller: Caller, model: str, trial: Capabilities, wants: Wants, served: Mapping[str, Any], own: Own
 ) -> Capabilities:
     """Leave out what is refused or ignored, one parameter a probe; give a model that reasons room."""
     refused: set[Capabilities] = set()
     for _ in range(_MAX_PROBES):
-        answer = await _probe(caller, trial.request(model, _PROBE, 0, schema=_PROBE_SCHEMA))
+        words = _SYSTEM_PROBE if wants.system else _PROBE
+        answer = await _probe(caller, trial.request(model, words, 0, schema=_PROBE_SCHEMA, own=own))
         if isinstance(answer, bytes):
             better = _improved(trial, wants, answer)
             if better == trial:
                 return trial
             trial = better
             continue
-        if answer.reply.status == 404:
+        if answer.reply.status == 404 and answer.next is Next.stop_at_first:
             hint = nearest(model, served) or (f"; it serves {', '.join(sorted(served)[:8])}" if served else "")
             raise UserError(f"{caller.endpoint.base_url} does not serve -j {model}{hint} ({answer.reply.note})")
-        if answer.next is Next.stop:
-            raise refusal(caller.endpoint.base_url, model, answer.reply.note)
+        if answer.next in (Next.stop, Next.stop_at_first):
+            raise refusal(caller.endpoint, model, answer.reply)
         refused.add(trial)
         if _TOO_SHORT.search(answer.reply.note):  # a model that reasons, and had no room to
             trial = _roomy(trial, wants)
@@ -209,8 +230,7 @@ async def _probed(
 def _improved(trial: Capabilities, wants: Wants, answer: bytes) -> Capabilities:
     """What a probe's reply teaches: the judge reasons, or it ignored what it was asked for."""
     reply = read(answer)
-    if reply is None:
-        return trial
+    assert reply is not None
     if reply.reasons and trial.limit < _THINKING_TOKENS:
         return _roomy(trial, wants)
     if trial.logprobs and (reply.reasons or reply.top is None):
@@ -248,8 +268,13 @@ async def _probe(caller: Caller, request: dict[str, Any]) -> bytes | Response:
     finally:
         caller.ledger.release(key)
     caller.check()
-    if response.reply.fate in (Fate.answered, Fate.garbled):
+    if response.reply.fate is Fate.answered:
         return response.reply.body
+    if response.reply.fate is Fate.garbled:
+        note = response.reply.note
+        if "a page of HTML" in note:
+            raise UserError(f"--base-url {caller.endpoint.base_url}: no API here: {note}")
+        raise MachineError(f"{caller.endpoint.base_url} does not answer as a chat model: {note}")
     if response.next is Next.retry:
         raise MachineError(f"{caller.endpoint.base_url} does not answer: {response.reply.note}")
     return response
@@ -272,10 +297,26 @@ async def _listed(caller: Caller) -> list[Mapping[str, Any]] | None:
     if isinstance(found, list):
         return found
     if found.reply.status is None:
-        raise MachineError(f"{caller.endpoint.base_url} cannot be reached: {found.reply.note}")
-    if found.reply.status in (401, 403):
-        raise refusal(caller.endpoint.base_url, None, found.reply.note)
+        hint = next((hint for sign, hint in _HINTS.items() if sign in found.reply.note), "")
+        raise MachineError(f"{caller.endpoint.base_url} cannot be reached: {found.reply.note}{hint}")
+    if "HTTPS port" in found.reply.note:
+        raise UserError(f"--base-url {caller.endpoint.base_url}: this port speaks https; did you mean https://?")
+    if found.next is Next.stop:
+        raise refusal(caller.endpoint, None, found.reply)
+    await _look_elsewhere(caller)
     return None
+
+
+async def _look_elsewhere(caller: Caller) -> None:
+    """A server may do without a list of models, and a key may not see it. But where another address close to this one
+    has a list, that one was meant.
+
+    Raises:
+        UserError: says which.
+    """
+    for other in caller.endpoint.others():
+        if isinstance(await caller.endpoint.models(at=other), list):
+            raise UserError(f"--base-url {caller.endpoint.base_url}: no API here; did you mean {other.public}?")
 
 
 def _days_left(shutdown: Any) -> float:
@@ -285,5 +326,21 @@ def _days_left(shutdown: Any) -> float:
         return float("inf")
 
 
-def _fact(caller: Caller, model: str, wants: Wants) -> str:
-    return f"capabilities {caller.endpoint.base_url} {model} {json.dumps(asdict(wants))}"
+def _fact(caller: Caller, model: str, wants: Wants, own: Own) -> str:
+    """Under what a preflight's finding is kept. A system role is what nearly every prompt wants."""
+    wanted = {name: value for name, value in asdict(wants).items() if name != "system"}
+    more = "" if wants.system else " no system"
+    return f"capabilities {caller.endpoint.base_url} {model} {json.dumps(wanted)}{more}{own.mark}"
+
+
+def _merged(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The messages with system messages put before the words of the next one."""
+    said: list[Mapping[str, str]] = []
+    before: list[str] = []
+    for message in messages:
+        if message["role"] == "system":
+            before.append(message["content"])
+            continue
+        said.append({**message, "content": "\n\n".join((*before, message["content"]))})
+        before = []
+    return said

@@ -90,7 +90,7 @@ def _ours(rows: Sequence[Row], path: Path, baseline: str | None) -> tuple[list[J
                 candidate=row["generator_2"],
                 baseline=row["generator_1"],
                 judge=row["judge"],
-                setting=f"{row['endpoint'] or ''} {row['judge_prompt'] or ''}".strip(),
+                setting=setting_of(row["endpoint"], row["judge_prompt"], row),
                 category=row.get("dataset") or "",
                 instruction_id=instruction_id(row["instruction"]),
                 lengths=(len(row["output_1"]), len(row["output_2"])),
@@ -99,6 +99,11 @@ def _ours(rows: Sequence[Row], path: Path, baseline: str | None) -> tuple[list[J
             )
         )
     return found, []
+
+
+def setting_of(endpoint: Any, prompt: Any, row: Row) -> str:
+    """How a row's judge was asked: figures of two settings do not compare."""
+    return " ".join(filter(None, (endpoint, prompt, row.get("request"))))
 
 
 def _score(value: Any) -> float | None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prospect.judge import streams
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
 _TAGS = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)"
 _OPENS, _ENDS = rf"(?:<{_TAGS}>|\[{_TAGS}\]|◁think▷)", rf"(?:</{_TAGS}>|\[/{_TAGS}\]|◁/think▷)"
@@ -27,6 +29,16 @@ _STRAIGHT = str.maketrans("\u2018\u2019", "''")
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one reply, as its server counted them; 0 where it did not."""
+
+    prompt: int
+    completion: int
+    cached: int
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One reply of a judge. ``text`` is without its thoughts; ``fault`` says why it can hold no verdict; ``top`` are
     the log-probabilities of the first token's alternatives."""
@@ -41,43 +53,108 @@ class Completion:
     reasons: bool
     top: Mapping[str, float] | None
 
+    @property
+    def usage(self) -> Usage:
+        """What it took."""
+        return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
+
 
 def read(body: bytes) -> Completion | None:
-    """A chat completion's body as text and counts; None where it is none."""
+    """A chat completion's body as text and counts; None where it is none, or an error."""
+    content = streams.content_of(body)
+    if content is None or error_in(body) is not None:
+        return None
     try:
-        content = json.loads(body)
         if "answers" in content:
             return _decision(content)
         choice = content["choices"][0]
         message = choice["message"]
-        raw = message.get("content")
-        usage = content.get("usage") or {}
-        details = usage.get("completion_tokens_details") or {}
+        raw, thoughts = _said(message.get("content"))
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    if raw is not None and not isinstance(raw, str):
-        return None
-    text, cut = strip_thoughts(raw or "")
+    text, cut = strip_thoughts(raw)
     finish = choice.get("finish_reason")
-    thoughts = message.get("reasoning_content") or message.get("reasoning") or text != (raw or "").strip()
+    thoughts = thoughts or message.get("reasoning_content") or message.get("reasoning") or text != raw.strip()
+    used = usage(content)
     return Completion(
         text=text,
         fault=_fault(text, finish, message.get("refusal"), cut),
         model=str(content.get("model") or ""),
         fingerprint=str(content.get("system_fingerprint") or ""),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
-        reasons=bool(thoughts or cut or _count(details.get("reasoning_tokens"))),
+        prompt_tokens=used.prompt,
+        completion_tokens=used.completion,
+        cached_tokens=used.cached,
+        reasons=bool(thoughts or cut or used.reasoning),
         top=_top(choice),
     )
 
 
+def usage(content: Mapping[str, Any]) -> Usage:
+    """The tokens that a reply took, by OpenAI's names or Anthropic's."""
+    found = _mapping(content.get("usage"))
+    return Usage(
+        prompt=_count(found.get("prompt_tokens", found.get("input_tokens"))),
+        completion=_count(found.get("completion_tokens", found.get("output_tokens"))),
+        cached=_count(_mapping(found.get("prompt_tokens_details")).get("cached_tokens")),
+        reasoning=_count(_mapping(found.get("completion_tokens_details")).get("reasoning_tokens")),
+    )
+
+
+def error_in(body: bytes) -> Mapping[str, Any] | None:
+    """The error that stands in a reply with status 200 in place of a completion, or in its choice; it has a
+    ``message``."""
+    content = streams.content_of(body)
+    if content is None:
+        return None
+    choices = content.get("choices")
+    first = _mapping(choices[0]) if isinstance(choices, list) and choices else {}
+    error = content.get("error") or first.get("error")
+    if not error:
+        return {"message": "finish_reason is error"} if first.get("finish_reason") == "error" else None
+    if not isinstance(error, Mapping):
+        return {"message": str(error), "code": content.get("code")}
+    return {**error, "message": str(error.get("message") or error.get("code") or error)}
+
+
+def instead(body: bytes) -> str:
+    """What a body holds that should be a chat completion, in a few words."""
+    text = body.decode("utf-8", "replace").strip()
+    if re.match(r"<(?:!doctype|html|\?xml|head|body)", text, re.IGNORECASE):
+        title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
+        return f"a page of HTML{f' ({title[1].strip()})' if title and title[1].strip() else ''}"
+    content = streams.content_of(body)
+    if content is not None:
+        return "no choices" if not content.get("choices") else f"a choice that holds no message: {text[:100]}"
+    if streams.is_stream(body):
+        return "a stream that broke off"
+    return f"no JSON: {text[:100]}" if text else "nothing"
+
+
+def _said(content: Any) -> tuple[str, bool]:
+    """The text of a message's content, and whether thoughts stood beside it. A list of parts is the text of its text
+    parts; thinking parts are thoughts."""
+    if content is None or isinstance(content, str):
+        return content or "", False
+    texts, thoughts = [], False
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif part.get("type") in ("text", "output_text") or "type" not in part:
+            texts.append(str(part["text"]))
+        else:
+            thoughts = thoughts or part["type"] in ("thinking", "reasoning", "redacted_thinking")
+    return "".join(texts), thoughts
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _decision(content: Mapping[str, Any]) -> Completion:
     """A typed decision: the probabilities of the options take the place of a first token's."""
-    answer, usage = content["answers"]["winner"], content.get("usage") or {}
+    answer, used = content["answers"]["winner"], usage(content)
     top = {str(option): math.log(max(float(p), 1e-300)) for option, p in answer["probabilities"].items()}
-    tokens = (_count(usage.get("input_tokens")), _count(usage.get("output_tokens")), 0)
+    tokens = (used.prompt, used.completion, 0)
     return Completion(str(answer["choice"]), "", str(content.get("model") or ""), "", *tokens, False, top)
 
 
@@ -133,7 +210,11 @@ def _top(choice: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    """A number of tokens, also as a float or as text."""
+    try:
+        return max(0, int(float(value)))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def json_objects(text: str) -> list[Mapping[str, Any]]:

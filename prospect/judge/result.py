@@ -80,6 +80,7 @@ def line(
         else None,
         "rows": match.counts,
         "judgments": str(judgments),
+        **options.own.record(),
     }
     return json.dumps(record, allow_nan=False)
 

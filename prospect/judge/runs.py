@@ -9,6 +9,7 @@ from typing import Any
 
 from prospect.errors import UserError
 from prospect.judge import published
+from prospect.judge.readers import setting_of
 from prospect.judge.tables import Row, load_rows
 
 
@@ -58,7 +59,7 @@ def _run(row: Row, path: Path, number: int) -> Run:
         return Run(
             name=str(row["exp_name"]),
             judge=str(row["judge"]),
-            setting=f"{row.get('endpoint') or ''} {prompt_hash}".strip(),
+            setting=setting_of(row.get("endpoint"), prompt_hash, row),
             baseline=str(row["baseline"].get("answers_sha256") or name),
             baseline_name=name,
             wins=wins,

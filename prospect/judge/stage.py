@@ -107,7 +107,7 @@ def _conclude(
     if options.verbose:
         print("".join(f"{line}\n" for line in result.verdict_lines(judged)), end="")
     file = judgments.judgments_file(options, match, session, prompt)
-    judgments.write(file, match, session, prompt, judged)
+    judgments.write(file, options, match, session, prompt, judged)
     result.append(options.results, result.line(options, match, session, prompt, summary, file))
     if options.csv:
         result.write_csv(options.csv, session)

@@ -101,7 +101,8 @@ def _ground(line: Line) -> tuple[Any, ...]:
     """What two lines must share for their win rates to stand in one table: judge, prompt and baseline."""
     prompt = line.get("prompt") or {}
     baseline = line["baseline"]
-    return line.get("judge"), prompt.get("sha256"), line.get("endpoint"), baseline.get("name"), baseline.get("column")
+    asked = (line.get("judge"), prompt.get("sha256"), line.get("endpoint"), line.get("request"))
+    return *asked, baseline.get("name"), baseline.get("column")
 
 
 def _newest(lines: Sequence[Line]) -> tuple[Line, ...]:
@@ -145,8 +146,8 @@ def _beside(file: Path, own: Sequence[Line]) -> Opinions:
     for other in sorted(set(file.parent.glob("*.jsonl")) - {file}):
         name = _other_judge(other, own[0])
         for row in load_rows(other) if name else ():
-            if row.get("score") is not None and _key(row) in wanted:
-                found.setdefault(_key(row), {})[name] = float(row["score"])
+            if _key(row) in wanted and (score := _outcome(row).score) is not None:
+                found.setdefault(_key(row), {})[name] = score
     return found
 
 

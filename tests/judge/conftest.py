@@ -87,6 +87,9 @@ class Stub:
         self.faults: Faults = lambda key, attempt: None
         self.refuses: Callable[[dict[str, Any]], str | None] = lambda body: None
         self.models: list[dict[str, Any]] | None = [{"id": "stub", "object": "model"}]
+        self.paths: tuple[str, ...] = ("/",)
+        self.pages = False  # of HTML, whatever is asked
+        self.headers: list[dict[str, str]] = []
         self.latency = 0.0
         self.hang = 1.5
         self.at_once = 0
@@ -147,13 +150,20 @@ class Handler(BaseHTTPRequestHandler):
         self.post()
 
     def get(self) -> None:
+        if self.stub.pages:
+            return self.send(200, b"<html><title>Sign in</title></html>", "text/html")
+        if not self.path.startswith(self.stub.paths):
+            return self.reply(404, {"error": {"message": "no such path"}})
         if self.stub.models is None:
             self.reply(404, {"error": {"message": "no list"}})
         else:
             self.reply(200, {"object": "list", "data": self.stub.models})
 
     def post(self) -> None:
-        if not self.path.endswith("/chat/completions"):
+        if self.stub.pages:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            return self.send(200, b"<html><title>Sign in</title></html>", "text/html")
+        if not (self.path.partition("?")[0].endswith("/chat/completions") and self.path.startswith(self.stub.paths)):
             self.rfile.read(int(self.headers["Content-Length"]))
             return self.reply(404, {"error": {"message": "no such path"}})
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -174,6 +184,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.stub.lock:
             attempt, self.stub.seen[key] = self.stub.seen[key], self.stub.seen[key] + 1
             self.stub.requests.append(body)
+            self.stub.headers.append({"path": self.path, **dict(self.headers)})
             self.stub.received[self.headers["X-Client-Request-Id"]] += 1
         refusal = self.stub.refuses(body)
         if refusal:
@@ -181,8 +192,12 @@ class Handler(BaseHTTPRequestHandler):
         fault = None if key.startswith("probe") else self.stub.faults(key, attempt)
         if fault == "429":
             return self.reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.02"})
-        if fault in ("401", "403", "404", "500", "502", "503", "529"):
+        if fault in ("401", "402", "403", "404", "500", "502", "503", "529"):
             return self.reply(int(fault), {"error": {"message": "no"}})
+        if fault == "echo":  # what came with the request is repeated
+            return self.reply(
+                503, {"error": {"message": f"{self.path} {self.headers['Authorization']} me:hunter2secret"}}
+            )
         if fault == "quota":
             return self.reply(429, {"error": {"message": "pay first", "code": "insufficient_quota"}})
         if fault == "refused connection":

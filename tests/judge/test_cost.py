@@ -48,7 +48,7 @@ def test_prices():
     assert half.tokens_out == known.tokens_out / 2
     reply = read(body(100, 10, cached=40))
     assert reply is not None
-    assert Price(3.0, 1.0, 7.0).of(reply) == 60 * 3.0 + 40 * 1.0 + 10 * 7.0
+    assert Price(3.0, 1.0, 7.0).of(reply.usage) == 60 * 3.0 + 40 * 1.0 + 10 * 7.0
 
 
 @pytest.mark.parametrize("ratio", [0.15, 0.25, 0.5])

@@ -62,11 +62,12 @@ def test_errors_are_no_answers(ledger):
     assert (tally.refused, tally.lost, tally.garbled, tally.maybe_billed) == (1, 1, 1, 1)
 
 
-def test_second_garbled_reply_stays(ledger):
+def test_garbled_replies_are_kept_but_answer_nothing(ledger):
     for body in (b"one", b"two"):
-        assert not ledger.answers((KEY,))
         ledger.record(ledger.intend(KEY, "id"), Reply(Fate.garbled, 200, body))
-    assert ledger.answers((KEY,)) == {KEY: b"two"}
+    assert not ledger.answers((KEY,))
+    assert ledger.garbled((KEY,)) == [b"one", b"two"]
+    assert ledger.claim(KEY, REQUEST) is Claim.mine
 
 
 def test_claim_of_the_living_holds_and_ends(tmp_path, ledger):

@@ -21,7 +21,7 @@ def test_a_folder_or_a_file_in_the_way_is_told_first(stub, samples, flag):
 
 def test_judgments_need_a_folder(stub, samples):
     (samples.parent / "judgments").write_text("")
-    with pytest.raises(UserError, match="^-r .*judgments"):
+    with pytest.raises(UserError, match=r"^-r .*judgments"):
         run(stub, samples)
     assert not stub.requests
 

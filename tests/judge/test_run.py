@@ -191,13 +191,16 @@ def test_server_that_keeps_failing_ends_the_run(stub, samples):
         run(stub, samples, patience=Patience(tries=2, base=0.001, failures_in_a_row=3))
 
 
-def test_garbled_replies_are_asked_for_once_more_only(stub, samples):
+def test_garbled_replies_are_asked_for_once_more_and_by_the_next_command(stub, samples, capsys):
     stub.faults = lambda key, attempt: "html"
     code, result = run(stub, samples, "-mc", "5")
-    assert (code, result["unparsed"], result["failed"]) == (3, 5, 0)
+    assert (code, result["unparsed"], result["failed"]) == (3, 0, 5)
+    assert "without a chat completion: a page of HTML" in capsys.readouterr().err
     assert set(stub.games.values()) == {2}
-    run(stub, samples, "-mc", "5")
-    assert set(stub.games.values()) == {2}
+    stub.faults = lambda key, attempt: None
+    code, result = run(stub, samples, "-mc", "5")
+    assert (code, result["failed"]) == (0, 0)
+    assert set(stub.games.values()) == {3}
 
 
 def test_cut_off_replies_are_no_verdicts(stub, samples):
