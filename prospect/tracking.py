@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from prospect.checkpoint.commit import write_text
+from prospect.config.environment import written
 from prospect.config.schema import Config, WandbMode
 from prospect.errors import MachineError
 
@@ -118,7 +118,7 @@ class _Wandb:
             dir=str(folder),
             id=run_id,
             resume="allow",
-            config=asdict(config),
+            config=written(config),
         )
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:

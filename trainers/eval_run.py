@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from dataloaders.prompts import Prompt, prompts
 from prospect.checkpoint.commit import write_text
 from prospect.checkpoint.run import Run
+from prospect.config.environment import written
 from prospect.config.schema import Config, DatasetConfig, Mode, Split
 from prospect.logs import log, log_to
 from prospect.parallel import World, launch
@@ -65,7 +66,7 @@ def _sample(config: Config, world: World) -> int:
     file = Path(config.samples_dir) / f"{config.exp_name}.json"
     samples, key = _answers(config, world, file)
     if world.is_main:
-        write(file, samples, asdict(config), key)
+        write(file, samples, written(config), key)
         Partial(file, key, 0).clear()
         print(f"written: {file} ({len(samples)} samples)")
     return 0

@@ -135,6 +135,7 @@ def _prepare(hydra: Composer, members: Sequence[Sequence[str]], losses: Losses) 
             problems += str(error).splitlines()
             continue
         _check_mode(config)
+        config.environment = composed.environment
         config.exp_name = config.exp_name or default_name(*hydra.name_parts(words))
         configs.append(config)
     if problems:
@@ -187,7 +188,7 @@ def _member(prepared: Mapping[tuple[str, ...], Config], losses: Losses, job: Job
 
 
 def _evaluate(argv: list[str], losses: Losses, job: Job) -> int:
-    from prospect.config.stored import load_run_config
+    from prospect.config.stored import check_given, load_run_config
 
     path, overrides, rest = None, [], iter(argv)
     for word in rest:
@@ -199,6 +200,7 @@ def _evaluate(argv: list[str], losses: Losses, job: Job) -> int:
     if not path:
         raise UserError("--config-path: give the run folder or its config.yaml")
     config = load_run_config(path, overrides, losses)
+    check_given(config, path)
     if config.mode in _TRAIN_MODES:
         raise UserError(f"mode: say what to do with the run: ++mode={', '.join(_EVAL_MODES)}")
     return job(config)

@@ -26,6 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from prospect.config.environment import put, taken
 from prospect.config.names import text_keys
 from prospect.config.own_files import is_file_name, name_of, own_files
 from prospect.errors import MachineError, UserError, nearest
@@ -46,6 +47,12 @@ class Composed:
 
     values: dict[str, Any]
     choices: dict[str, str | None]  # of the groups with one member
+    environment: dict[str, Any]  # by dotted key, the text of values from environment variables
+
+
+def with_texts(composed: Composed) -> dict[str, Any]:
+    """Values as they may be written down."""
+    return put(composed.values, composed.environment)
 
 
 class Composer:
@@ -145,7 +152,7 @@ class Composer:
                 choices = _plain(full.hydra.runtime.choices)
                 with flag_override(full, ["struct", "readonly"], [False, False]):
                     del full["hydra"]
-                self._known[key] = Composed(_plain(full), choices)
+                self._known[key] = Composed(_plain(full), choices, taken(full))
         return self._known[key]
 
     def name_parts(self, words: Sequence[str]) -> tuple[dict[str, str | None], dict[str, Any], dict[str, Any]]:
@@ -159,7 +166,7 @@ class Composer:
             choices["datasets"] = "-".join(sorted(base.values["datasets"]))
         if choices.get("peft") == "none":
             choices["peft"] = None
-        return choices, own.values, base.values
+        return choices, with_texts(own), with_texts(base)
 
     def sweep(self, words: Sequence[str], asked: bool) -> list[list[str]] | None:
         """The words of each member, or None if this is a single run; ``asked``: -m was typed.

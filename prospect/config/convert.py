@@ -31,7 +31,7 @@ def convert(
     ``there``: keys that exist elsewhere, for the advice on unknown ones.
     """
     hints = get_type_hints(kind)
-    known = {f.name: hints[f.name] for f in fields(kind)}  # type: ignore[arg-type]  # dataclasses only
+    known = {f.name: hints[f.name] for f in fields(kind) if f.init}  # type: ignore[arg-type]  # dataclasses only
     found: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"

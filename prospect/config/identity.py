@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from prospect.config.convert import flatten
+from prospect.config.environment import written
 from prospect.config.schema import Config
 
 # Keys (with all below them) that change where, how fast and how verbosely something is done, but not what comes out.
@@ -29,7 +29,7 @@ _ABSENT = object()
 
 def first_difference(stored: Config, new: Config) -> str | None:
     """The first key, with both values, by which two configurations lead to different results; None if none does."""
-    theirs, ours = deciding(asdict(stored)), deciding(asdict(new))
+    theirs, ours = deciding(written(stored)), deciding(written(new))
     for key in [*theirs, *(key for key in ours if key not in theirs)]:
         before, now = theirs.get(key, _ABSENT), ours.get(key, _ABSENT)
         if before != now:

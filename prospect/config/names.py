@@ -136,7 +136,7 @@ def text_keys() -> frozenset[str]:
 def _keys(kind: Any, prefix: str, only: tuple[Any, ...] = ()) -> list[str]:
     found = []
     hints = get_type_hints(kind)
-    for field in fields(kind):
+    for field in filter(lambda field: field.init, fields(kind)):
         if is_dataclass(hints[field.name]):
             found += _keys(hints[field.name], f"{prefix}{field.name}.", only)
         elif not only or hints[field.name] in only:

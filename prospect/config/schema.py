@@ -184,7 +184,10 @@ class ParallelConfig:
 
 @dataclass(slots=True)
 class Config:
-    """A whole run. ``loss`` is an instance of the chosen trainer's own ``Config``."""
+    """A whole run. ``loss`` is an instance of the chosen trainer's own ``Config``. ``environment``: by dotted key, the
+    text of values that came from environment variables, which is written down in their place."""
+
+    environment: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     loss: Any = None
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -14,6 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from prospect.checkpoint.commit import write_text
 from prospect.config.convert import flatten
+from prospect.config.environment import MARK, written
+from prospect.config.identity import deciding
 from prospect.config.schema import Config
 from prospect.config.typed import Losses, checked
 from prospect.errors import UserError, nearest
@@ -26,7 +28,7 @@ def save_config(config: Config, file: Path) -> None:
 
 def as_yaml(config: Config) -> str:
     """The text of a config.yaml."""
-    return OmegaConf.to_yaml(OmegaConf.create(_plain(asdict(config))))
+    return OmegaConf.to_yaml(OmegaConf.create(_plain(written(config))))
 
 
 def load_run_config(path: str, overrides: Sequence[str], losses: Losses) -> Config:
@@ -46,6 +48,21 @@ def load_run_config(path: str, overrides: Sequence[str], losses: Losses) -> Conf
     values["local_run_dir"] = str(folder)
     typed = _set(values, overrides)
     return checked(values, typed, losses)
+
+
+def check_given(config: Config, source: str) -> None:
+    """Refuse a stored configuration whose result hangs on a value from the environment, until it is given again.
+
+    Raises:
+        UserError: names the keys.
+    """
+    missing = [(key, text) for key, text in deciding(asdict(config)).items() if MARK in str(text)]
+    if missing:
+        raise UserError(
+            "\n".join(
+                f"{source}: {key} came from {text}, which is not kept: add ++{key}=<value>" for key, text in missing
+            )
+        )
 
 
 def _file(path: Path) -> Path:

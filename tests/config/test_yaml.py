@@ -14,6 +14,7 @@ import trainers
 from prospect.config import schema
 from prospect.config.compose import CONFIG, Composer, composer
 from prospect.config.convert import flatten
+from prospect.config.environment import written
 from prospect.config.identity import default_name
 from prospect.config.names import keys
 from prospect.config.typed import checked
@@ -50,9 +51,9 @@ def test_every_group_has_its_members() -> None:
 
 
 def test_defaults_in_yaml_are_those_of_the_schema(hydra: Composer) -> None:
-    written = flatten(hydra.compose([]).values | {"datasets": {}, "model": {}})
-    expected = flatten(asdict(schema.Config(loss=None)) | {"model": {}})
-    assert {k: v for k, v in written.items() if k != "loss"} == {k: v for k, v in expected.items() if k != "loss"}
+    in_files = flatten(hydra.compose([]).values | {"datasets": {}, "model": {}})
+    expected = flatten(written(schema.Config(loss=None)) | {"model": {}})
+    assert {k: v for k, v in in_files.items() if k != "loss"} == {k: v for k, v in expected.items() if k != "loss"}
     assert OmegaConf.to_container(OmegaConf.load(CONFIG / "model" / "_base.yaml")) == asdict(schema.ModelConfig())
 
 
