@@ -29,6 +29,12 @@ class MachineError(ProspectError):
     exit_code = 3
 
 
+class NotConvergedError(ProspectError):
+    """A fit has not settled: its figures would be wrong, and are not given."""
+
+    exit_code = 3
+
+
 def exit_code(work: Callable[[], int]) -> int:
     """What ``work`` returns; an error for people is its line on standard error and its code."""
     try:

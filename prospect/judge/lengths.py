@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from prospect.errors import UserError
+from prospect.errors import NotConvergedError, UserError
 from prospect.judge.games import Outcome
 from prospect.judge.judged import Judged
 from prospect.judge.options import Control
@@ -82,6 +82,13 @@ def controlled(
     rows = [row for row in judged if row.score is not None and row.lengths is not None]
     if not rows:
         return {"rate": None, "reason": "no row has a verdict and both lengths"}
+    try:
+        return _controlled(rows, instruments, seed, c)
+    except NotConvergedError as error:
+        return {"rate": None, "reason": str(error)}
+
+
+def _controlled(rows: Sequence[Judged], instruments: Instruments | None, seed: int, c: float | None) -> dict[str, Any]:
     left_out = 0
     if instruments is not None:
         known = [row for row in rows if row.instruction_id in instruments.difficulty]
@@ -125,7 +132,10 @@ def styled(judged: Sequence[Judged], seed: int) -> dict[str, Any] | None:
     if not rows or len(rows) < sum(row.score is not None for row in judged):
         return None
     gaps = [style_gaps(*row.texts) for row in rows if row.texts is not None]
-    found = length.prior_fit(_rows(rows, style=gaps), seed)
+    try:
+        found = length.prior_fit(_rows(rows, style=gaps), seed)
+    except NotConvergedError:
+        return None
     if found is None:
         return None
     names = ("headers", "list_items", "bold")
@@ -158,6 +168,7 @@ def record(found: length.Controlled) -> dict[str, Any]:
     return {
         "rate": 100 * found.rate,
         "ci95": [100 * end for end in found.ci95],
+        "ci95_method": found.ci95_method,
         "method": found.method,
         "coefficients": list(found.coefficients),
         "overlap": 100 * found.overlap,

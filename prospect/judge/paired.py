@@ -126,7 +126,7 @@ def _mean(rows: Sequence[Judged]) -> float:
 def _figures(found: Paired) -> dict[str, Any]:
     difference = found.difference
     record = asdict(found)
-    del record["difference"], record["z"], record["p_normal"], record["se_unpaired"]
+    del record["difference"], record["z"], record["p_normal"], record["se_unpaired"], record["permutation"]
     return {
         "diff": 100 * difference.mean,
         "ci95": [100 * end for end in difference.ci95],
@@ -135,6 +135,8 @@ def _figures(found: Paired) -> dict[str, Any]:
         "se_unpaired": None if found.se_unpaired is None else 100 * found.se_unpaired,
         "z": found.z,
         "p_two_sided": found.p_normal,
+        "permutation_p": found.permutation.p,
+        "permutation_exact": found.permutation.exact,
         **record,
         "n_still_needed": None if found.n_needed is None else max(0, found.n_needed - difference.n),
     }
@@ -142,13 +144,16 @@ def _figures(found: Paired) -> dict[str, Any]:
 
 def _words(record: dict[str, Any]) -> str:
     low, high = record["ci95"]
+    drawn = "" if record["permutation_exact"] else " (drawn)"
     lines = [
         f"{record['a']} less {record['b']}: {record['diff']:+.2f} points (95% interval {low:+.2f} to {high:+.2f}), "
-        f"permutation p {record['permutation_p']:.4g}, on {record['n_common']} common prompts",
+        f"permutation p {record['permutation_p']:.4g}{drawn}, on {record['n_common']} common prompts",
         f"{record['win_rate_a']:.2f}% and {record['win_rate_b']:.2f}%; only the first won {record['only_a']} prompts, "
         f"only the second {record['only_b']} (McNemar p {record['mcnemar_p']:.4g})",
     ]
-    if low <= 0 <= high:
+    if low <= 0 <= high and record["permutation_p"] < 0.05:
+        lines.append("the interval holds 0 though p is small: too few prompts to be sure")
+    elif low <= 0 <= high or record["permutation_p"] >= 0.05:
         more = record["n_still_needed"]
         lines.append(
             "not told apart: no difference at all was seen"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,12 @@ import numpy as np
 
 from prospect.errors import UserError, nearest
 from prospect.judge.commands import Answer
+from prospect.judge.field import Field, load_field
+from prospect.judge.gaps import evidence
 from prospect.judge.judged import Judged
-from prospect.judge.people import is_labelled_pair, load_labelled_pairs
-from prospect.judge.readers import load_judgments
-from prospect.judge.runs import Run, load_runs
 from prospect.judge.sweep import SweepControl, control_sweep
-from prospect.judge.tables import is_result, load_rows
 from prospect.stats.bradley_terry import Met, Standing, parts, standings
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """All that is to be ranked: rows prompt by prompt, and runs by their counts."""
-
-    rows: Sequence[Judged]
-    runs: Sequence[Run]
-    notes: Sequence[str] = ()
+from prospect.stats.ranks import Place, places
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -66,31 +55,6 @@ def run(given: argparse.Namespace) -> Answer:
     record = rank(field, given.anchor, given.seed)
     record["length_control"] = control_sweep(field.rows, SweepControl(given.lc), given.seed)
     return Answer(record, _words(record), [*field.notes, *record["warnings"]])
-
-
-def load_field(paths: Sequence[Path], label: str = "majority") -> Field:
-    """Everything in the files. A result line whose judgments are at hand is read from these."""
-    rows: list[Judged] = []
-    runs: list[Run] = []
-    notes: list[str] = []
-    seen: set[Path] = set()
-    for path in paths:
-        first = load_rows(path)[0]
-        if is_labelled_pair(first):
-            rows += load_labelled_pairs(path, label)
-        elif is_result(first):
-            for one in load_runs([path]):
-                file = _judgments_of(one, path)
-                if file is None:
-                    runs.append(one)
-                elif file.resolve() not in seen:  # the same comparison again
-                    seen.add(file.resolve())
-                    rows += load_judgments(file).rows
-        else:
-            judgments = load_judgments(path)
-            rows += judgments.rows
-            notes += judgments.notes
-    return Field(rows, runs, notes)
 
 
 def one_judge(field: Field, wanted: str | None) -> Field:
@@ -151,43 +115,22 @@ def rank(field: Field, anchor: str | None, seed: int) -> dict[str, Any]:
     fixed = anchor or shared
     at = None if fixed is None else names.index(fixed)
     table = standings(met, at, seed)
+    found = places([line.index for line in table], evidence(field, names), seed)
     return {
         "judge": field.rows[0].judge if field.rows else field.runs[0].judge,
         "models": names,
         "wins_matrix": met.wins.tolist(),
         "shared_baseline": shared,
         "anchor": fixed,
-        "table": [_line(names[place.index], place, met.wins) for place in table],
-        "warnings": _warnings(names, met.wins),
+        "table": [_line(names[line.index], line, place, met.wins) for line, place in zip(table, found, strict=True)],
+        "warnings": [*_warnings(names, met.wins), *_contradicted([names[line.index] for line in table], found)],
     }
-
-
-def _judgments_of(run: Run, path: Path) -> Path | None:
-    if run.judgments is None:
-        return None
-    for file in (run.judgments, path.parent / "judgments" / run.judgments.name):
-        if file.is_file():
-            return file
-    return None
 
 
 def _met(field: Field) -> tuple[list[str], Met]:
-    """Names, and who met whom. Where one name stands for several baselines, each has its own place."""
-    marks: dict[str, set[str]] = {}
-    for run in field.runs:
-        marks.setdefault(run.baseline_name, set()).add(run.baseline)
-    baselines = {
-        (run.baseline_name, run.baseline): run.baseline_name
-        if len(marks[run.baseline_name]) == 1
-        else f"{run.baseline_name} ({run.baseline[:8]})"
-        for run in field.runs
-    }
-    candidates = _run_names(field.runs)
-    names = sorted(
-        {name for row in field.rows for name in (row.candidate, row.baseline)}
-        | set(candidates)
-        | set(baselines.values())
-    )
+    """Names, and who met whom."""
+    candidates, baselines = field.run_names()
+    names = sorted({name for row in field.rows for name in (row.candidate, row.baseline)} | {*candidates, *baselines})
     place = {name: i for i, name in enumerate(names)}
     prompts = {prompt: i for i, prompt in enumerate(sorted({row.prompt_id for row in field.rows}))}
     clusters = np.zeros((len(prompts), len(names), len(names)))
@@ -197,16 +140,10 @@ def _met(field: Field) -> tuple[list[str], Met]:
             clusters[prompts[row.prompt_id], i, j] += row.score
             clusters[prompts[row.prompt_id], j, i] += 1 - row.score
     counts = [
-        (place[name], place[baselines[run.baseline_name, run.baseline]], run.wins, run.ties, run.losses)
-        for name, run in zip(candidates, field.runs, strict=True)
+        (place[name], place[baseline], run.wins, run.ties, run.losses)
+        for name, baseline, run in zip(candidates, baselines, field.runs, strict=True)
     ]
     return names, Met(clusters, counts)
-
-
-def _run_names(runs: Sequence[Run]) -> list[str]:
-    """A run that stands in the files twice is told apart by its date."""
-    often = {run.name: sum(other.name == run.name for other in runs) for run in runs}
-    return [run.name if often[run.name] == 1 else f"{run.name} ({run.line.get('date')})" for run in runs]
 
 
 def _shared_baseline(field: Field, names: Sequence[str]) -> str | None:
@@ -214,20 +151,30 @@ def _shared_baseline(field: Field, names: Sequence[str]) -> str | None:
     return next(iter(found)) if len(found) == 1 and found <= set(names) else None
 
 
-def _line(name: str, place: Standing, wins: Any) -> dict[str, Any]:
-    won, lost = float(wins[place.index].sum()), float(wins[:, place.index].sum())
+def _line(name: str, line: Standing, place: Place, wins: Any) -> dict[str, Any]:
+    won, lost = float(wins[line.index].sum()), float(wins[:, line.index].sum())
     return {
         "name": name,
         "rank": place.rank,
         "rank95": list(place.rank95),
-        "elo": place.elo,
-        "elo_ci95": list(place.elo_ci95),
-        "strength": place.strength,
-        "se": place.se,
+        "elo": line.elo,
+        "elo_ci95": list(line.elo_ci95),
+        "strength": line.strength,
+        "se": line.se,
         "games": won + lost,
         "win_rate": 100 * won / (won + lost),
-        "p_gap_to_first_holm": place.p_best,
+        "p_gap_to_first_holm": place.p,
+        "p_test": place.test,
+        "p_exact": place.exact,
     }
+
+
+def _contradicted(names: Sequence[str], found: Sequence[Place]) -> list[str]:
+    return [
+        f"{name} is behind {names[0]} by all its prompts, but ahead on those that both have: nothing tells them apart"
+        for name, place in zip(names, found, strict=True)
+        if place.contradicted
+    ]
 
 
 def _warnings(names: Sequence[str], wins: Any) -> list[str]:
@@ -241,11 +188,12 @@ def _words(record: Mapping[str, Any]) -> str:
         f"{'rank':>4}  {'95%':>7}  {'':<{width}}  {'Elo':>5}  {'95% interval':>14}  win rate  p of gap to first (Holm)"
     ]
     for line in record["table"]:
-        low, high = line["elo_ci95"]
+        low, high = ("–" if end is None else f"{end:.0f}" for end in line["elo_ci95"])
         ranks = "–".join(map(str, line["rank95"]))
+        p = "–" if line["p_gap_to_first_holm"] is None else f"{line['p_gap_to_first_holm']:.3g}"
         lines.append(
-            f"{line['rank']:>4}  {ranks:>7}  {line['name']:<{width}}  {line['elo']:>5.0f}  {low:>6.0f} – {high:<5.0f}  "
-            f"{line['win_rate']:>7.1f}%  {line['p_gap_to_first_holm']:.3g}"
+            f"{line['rank']:>4}  {ranks:>7}  {line['name']:<{width}}  {line['elo']:>5.0f}  {low:>6} to {high:<5} "
+            f"{line['win_rate']:>7.1f}%  {p}"
         )
     if record["shared_baseline"]:
         lines.append(f"all met {record['shared_baseline']} only: Elo is the logit of the win rate on another scale")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prospect.stats.intervals import Interval, clopper_pearson
 
 _DRAWS = 10_000
-_EXACT_BELOW = 30
+EXACT_BELOW = 30
 _CELLS = 400_000  # numbers held at once
 _ROWS_A_COUNT = 16  # so many rows are drawn in the time that one count of a multinomial vector takes
 
@@ -58,7 +58,7 @@ def _estimate(
         return None
     mean = math.fsum(values) / n
     se = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None
-    if n >= _EXACT_BELOW and se:
+    if n >= EXACT_BELOW and se:
         return Estimate(mean, se, bootstrap(values, seed), n, "bootstrap")
     return Estimate(mean, se, exact(values), n, "exact")
 

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
-from scipy.special import expit, ndtr
+from scipy.special import expit, logit
 
-from prospect.stats.intervals import Interval
+from prospect.errors import NotConvergedError
+from prospect.stats.bootstrap import EXACT_BELOW
+from prospect.stats.intervals import Interval, clopper_pearson
 
 Floats = NDArray[np.float64]
 ELO = 400 / math.log(10)
 _RIDGE = 1e-5
 _DRAWS = 1_000
 _AT_ONCE = 100
+_MOST_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +48,15 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One of the table. ``se`` is of the strength (from the curvature), ``elo_ci95`` and ``rank95`` are bootstrap's.
-    ``p_best``: that its gap to the first is chance, adjusted by Holm for as many comparisons as there are others."""
+    """One of the table. ``se`` is of the strength (from the curvature), ``elo_ci95`` a bootstrap's. For fewer than 30
+    prompts, or where all were won or lost, it is at least as wide as the exact interval of the win rate; an end is
+    None where nothing holds it."""
 
     index: int
     strength: float
     se: float
     elo: float
-    elo_ci95: Interval
-    rank: int
-    rank95: tuple[int, int]
-    p_best: float
+    elo_ci95: tuple[float | None, float | None]
 
 
 def parts(wins: Floats) -> list[list[int]]:
@@ -70,7 +71,7 @@ def strengths(wins: Floats) -> Floats:
     m = wins.shape[-1]
     steady = _RIDGE * np.eye(m) + 1 / m  # a common shift changes nothing: without the 1/m noise would decide it
     theta = np.zeros(wins.shape[:2])
-    for _ in range(100):
+    for _ in range(_MOST_STEPS):
         chance = expit(theta[:, :, None] - theta[:, None, :])
         gradient = (wins - games * chance).sum(axis=2) - _RIDGE * theta
         step = np.linalg.solve(_information(games, chance) + steady, gradient[..., None])[..., 0]
@@ -78,6 +79,8 @@ def strengths(wins: Floats) -> Floats:
         theta = theta + step
         if np.abs(step).max() < 1e-9:
             break
+    else:
+        raise NotConvergedError(f"Bradley–Terry strengths have not settled in {_MOST_STEPS} steps")
     centred: Floats = theta - theta.mean(axis=1, keepdims=True)
     return centred
 
@@ -89,36 +92,47 @@ def standings(met: Met, anchor: int | None, seed: int) -> list[Standing]:
     drawn = np.concatenate([_nearby(some, theta, wins) for some in _resampled(met, seed)])
     chance = expit(theta[:, None] - theta[None, :])
     covariance = np.linalg.pinv(_information((wins + wins.T)[None], chance[None])[0])
-    ranks = 1 + (drawn[:, None, :] > drawn[:, :, None] + 1e-12).sum(axis=2)
     shift = np.zeros(len(drawn)) if anchor is None else drawn[:, anchor]
     low, high = np.quantile(1000 + ELO * (drawn - shift[:, None]), (0.025, 0.975), axis=0)
     order = sorted(range(len(theta)), key=lambda i: (-theta[i], i))
-    best = order[0]
-    p = {i: _p(theta[best] - theta[i], float(np.std(drawn[:, best] - drawn[:, i], ddof=1))) for i in order[1:]}
-    adjusted = {best: 1.0, **dict(zip(p, holm(list(p.values())), strict=True))}
+    base = 0.0 if anchor is None else float(theta[anchor])
     return [
         Standing(
             index=i,
             strength=float(theta[i]),
             se=float(math.sqrt(max(covariance[i, i], 0.0))),
-            elo=float(1000 + ELO * (theta[i] - (0.0 if anchor is None else theta[anchor]))),
-            elo_ci95=(float(low[i]), float(high[i])),
-            rank=place,
-            rank95=(int(np.quantile(ranks[:, i], 0.025)), math.ceil(np.quantile(ranks[:, i], 0.975))),
-            p_best=adjusted[i],
+            elo=float(1000 + ELO * (theta[i] - base)),
+            elo_ci95=_wide(met, theta, i, base, (float(low[i]), float(high[i])), i == anchor),
         )
-        for place, i in enumerate(order, 1)
+        for i in order
     ]
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number, step down (Holm 1979)."""
-    order = sorted(range(len(p)), key=lambda i: p[i])
-    adjusted, worst = [0.0] * len(p), 0.0
-    for place, i in enumerate(order):
-        worst = max(worst, min(1.0, (len(p) - place) * p[i]))
-        adjusted[i] = worst
-    return adjusted
+def _wide(
+    met: Met, theta: Floats, i: int, base: float, drawn: Interval, fixed: bool
+) -> tuple[float | None, float | None]:
+    """A bootstrap's interval of Elo, as wide as the exact one of the win rate where resampling says too little."""
+    wins = met.wins
+    n, won = _prompts(met, i)
+    if fixed or (n >= EXACT_BELOW and 0 < won < n):
+        return drawn
+    games = wins[i] + wins[:, i]
+    against = float(games @ theta / games.sum())
+    low, high = (1000 + ELO * (against + logit(end) - base) for end in clopper_pearson(won, n))
+    ends = (min(low, drawn[0]), max(high, drawn[1]))
+    return ends[0] if math.isfinite(ends[0]) else None, ends[1] if math.isfinite(ends[1]) else None
+
+
+def _prompts(met: Met, i: int) -> tuple[int, float]:
+    """How many prompts a candidate has met somebody on, and the sum of its mean scores."""
+    won, lost = met.clusters[:, i].sum(axis=1), met.clusters[:, :, i].sum(axis=1)
+    played = won + lost > 0
+    n, total = int(played.sum()), float((won[played] / (won + lost)[played]).sum())
+    for a, b, wins, ties, losses in met.counts:
+        if i in (a, b):
+            n += wins + ties + losses
+            total += (wins if i == a else losses) + ties / 2
+    return n, min(total, n)
 
 
 def _information(games: Floats, chance: Floats) -> Floats:
@@ -168,7 +182,3 @@ def _resampled(met: Met, seed: int) -> Iterator[Floats]:
                 wins[:, i, j] += drawn[:, 0] + drawn[:, 1] / 2
                 wins[:, j, i] += drawn[:, 2] + drawn[:, 1] / 2
         yield wins
-
-
-def _p(gap: float, error: float) -> float:
-    return float(2 * ndtr(-abs(gap) / error)) if error > 0 else 1.0

@@ -4,21 +4,22 @@ logit p = a·tanh(Δ / sd(Δ)) + b·γ + c with Δ = baseline's length − candi
 rate is the mean of σ(b·γ + c): the same fit at Δ = 0. An intercept alone cannot tell a longer answer from a better one,
 so a prior must: AlpacaEval's pull by two gamed baselines and its difficulty γ of each instruction (``alpaca_fit``), or,
 on own data, a ~ N(−0.6, 0.2²) (``prior_fit``), which is within 1.0 points of AlpacaEval's figure on the mean of 56
-models and 3.7 at most. Intervals are percentile bootstraps of the whole fit over prompts.
+models and 3.7 at most. Intervals are percentile bootstraps of the whole fit over prompts; below 30 prompts, or where
+all score the same, they are at least as wide as the exact one of a share.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from prospect.stats.bootstrap import Estimate, estimate
-from prospect.stats.intervals import Interval
+from prospect.stats.bootstrap import EXACT_BELOW, Estimate, estimate
+from prospect.stats.intervals import Interval, clopper_pearson
 from prospect.stats.logistic import Floats, Normal, Pull, fit, fit_l1
 
 OWN_PRIOR = (-0.6, 0.2)
@@ -42,10 +43,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Controlled:
-    """``overlap`` is the smaller of the shares of longer and shorter candidates; below 10% the rate is extrapolated."""
+    """``overlap`` is the smaller of the shares of longer and shorter candidates; below 10% the rate is extrapolated.
+    ``ci95_method`` is ``bootstrap``, or ``exact`` where that would say too little."""
 
     rate: float
     ci95: Interval
+    ci95_method: str
     method: str
     coefficients: tuple[float, ...]
     overlap: float
@@ -94,7 +97,8 @@ def alpaca_fit(data: Rows, pull: Pull, seed: int, c: float | None = None) -> Con
     x = _design(data, np.ones((1, len(data.scores))))[0]
     theta = fit_l1(x, data.scores, c, pull)
     rate = float(expit(x[:, 1:] @ theta[1:]).mean())
-    return Controlled(rate, found.ci95, f"alpaca, L1 at C = {c:g}", tuple(map(float, theta)), found.overlap, found.n)
+    method = f"alpaca, L1 at C = {c:g}"
+    return replace(found, rate=rate, method=method, coefficients=tuple(map(float, theta)))
 
 
 def prior_fit(data: Rows, seed: int, prior: tuple[float, float] = OWN_PRIOR) -> Controlled | None:
@@ -130,7 +134,8 @@ def _equal(data: Rows, seed: int) -> Controlled:
     """Where every answer is as long as the baseline's, the rate at equal length is the raw one."""
     raw = estimate(_means(data.clusters, data.scores), seed)
     assert raw is not None
-    return Controlled(raw.mean, raw.ci95, "all lengths are equal: the raw rate", (), 0.5, len(data.scores))
+    method = "all lengths are equal: the raw rate"
+    return Controlled(raw.mean, raw.ci95, raw.method, method, (), 0.5, len(data.scores))
 
 
 def _controlled(
@@ -149,10 +154,12 @@ def _controlled(
         counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=_AT_ONCE)
         weights = counts[:, data.clusters].astype(np.float64)
         drawn.append(_rates(data, weights, prior, pull, offset, start=theta[0])[0])
-    low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975))
-    return Controlled(
-        float(whole[0]), (float(low), float(high)), method, tuple(map(float, theta[0])), overlap(data.gaps), n
-    )
+    low, high = map(float, np.quantile(np.concatenate(drawn), (0.025, 0.975)))
+    rate, how = float(whole[0]), "bootstrap"
+    if n_clusters < EXACT_BELOW or not np.ptp(data.scores):  # resamples of few, or of equals, are all alike
+        exact = clopper_pearson(rate * n_clusters, n_clusters)
+        low, high, how = min(low, exact[0]), max(high, exact[1]), "exact"
+    return Controlled(rate, (low, high), how, method, tuple(map(float, theta[0])), overlap(data.gaps), n)
 
 
 def _rates(

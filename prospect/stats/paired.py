@@ -12,18 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from prospect.stats import permutation
 from prospect.stats.bootstrap import Estimate, estimate_difference
 from prospect.stats.intervals import sign_test
+from prospect.stats.permutation import Permutation
 
 Floats = NDArray[np.float64]
-_DRAWS = 10_000
-_AT_ONCE = 500
-_EXACT_TO = 14  # differences other than 0: 2^14 sign flips are all tried
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """``permutation_p``: of flipping the signs of the differences at random; ``only_a``/``only_b``: prompts that one
+    """``permutation``: of flipping the signs of the differences at random; ``only_a``/``only_b``: prompts that one
     side won (score above ½) and the other did not, with McNemar's exact p. ``n_needed``: prompts with which a
     difference of this size would be found with 80% power at the 5% level; None for no difference."""
 
@@ -31,7 +30,7 @@ class Paired:
     se_unpaired: float | None
     z: float | None
     p_normal: float | None
-    permutation_p: float
+    permutation: Permutation
     only_a: int
     only_b: int
     mcnemar_p: float
@@ -47,7 +46,7 @@ def compare(a: Floats, b: Floats, seed: int) -> Paired | None:
     if difference is None:
         return None
     n, z = len(gaps), None
-    if difference.se:
+    if difference.se and difference.method == "bootstrap":  # of few prompts it would be far too large
         z = difference.mean / difference.se
     only_a, only_b = int(((a > 0.5) & (b <= 0.5)).sum()), int(((b > 0.5) & (a <= 0.5)).sum())
     return Paired(
@@ -55,7 +54,7 @@ def compare(a: Floats, b: Floats, seed: int) -> Paired | None:
         se_unpaired=math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / n) if n > 1 else None,
         z=z,
         p_normal=None if z is None else float(2 * ndtr(-abs(z))),
-        permutation_p=permutation_p(gaps, seed),
+        permutation=permutation.paired(gaps, seed),
         only_a=only_a,
         only_b=only_b,
         mcnemar_p=sign_test(only_a, only_b),
@@ -68,18 +67,3 @@ def needed(difference: float, sd: float, power: float = 0.8, level: float = 0.05
     if difference == 0 or sd == 0:
         return None
     return math.ceil(((float(ndtri(1 - level / 2)) + float(ndtri(power))) * sd / difference) ** 2)
-
-
-def permutation_p(gaps: Floats, seed: int) -> float:
-    """Two-sided p of a mean at least as far from 0, were each difference as likely with the other sign."""
-    gaps = gaps[gaps != 0]
-    n, reached = len(gaps), abs(math.fsum(gaps)) - 1e-12
-    if n <= _EXACT_TO:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float((np.abs(signs @ gaps) >= reached).mean())
-    rng = np.random.default_rng(seed)
-    beyond = 0
-    for _ in range(_DRAWS // _AT_ONCE):
-        signs = 1.0 - 2.0 * rng.integers(0, 2, size=(_AT_ONCE, n), dtype=np.int8)
-        beyond += int((np.abs(signs @ gaps) >= reached).sum())
-    return (1 + beyond) / (1 + _DRAWS)

@@ -15,10 +15,12 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from prospect.errors import NotConvergedError
 from prospect.stats.logistic import Floats, Normal, errors, fit
 
 LEAST_RUNS = 5
 _LEAST_SPREAD = 0.1
+_SETTLED = 1e-5  # slope of the objective, for each judged pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,10 @@ def _joint(scores: Floats, x: Floats, known: Floats) -> tuple[float, Floats]:
         gradient = np.concatenate((slopes, by_prompt + effects, residual.sum(axis=1) + 1e-6 * levels))
         return loss + 5e-7 * float(levels @ levels), gradient
 
-    found = minimize(objective, np.zeros(2 + prompts + runs), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    found = minimize(objective, np.zeros(2 + prompts + runs), jac=True, method="L-BFGS-B", options={"maxiter": 5000})
+    slope = float(np.abs(objective(found.x)[1]).max())
+    if slope > _SETTLED * known.sum():
+        raise NotConvergedError(f"the sweep's length fit has not settled: its steepest slope is {slope:.2g}")
     return float(found.x[0]), found.x[1] * mean + found.x[2 : 2 + prompts]
 
 

@@ -94,7 +94,7 @@ def test_l1_at_its_constant(vectors):
 def test_planted_bug_joining_by_row_is_noticed(vectors, tmp_path, monkeypatch):
     """As AlpacaEval does: harmless on a whole file in its order, wrong where rows are missing or shuffled."""
     by_instruction = "[instruments.difficulty[row.instruction_id] for row in rows]"
-    plant(monkeypatch, lengths.controlled, by_instruction, "list(instruments.difficulty.values())[: len(rows)]")
+    plant(monkeypatch, lengths._controlled, by_instruction, "list(instruments.difficulty.values())[: len(rows)]")
     file = vectors / "annotations" / "phi-2.jsonl"
     want = expected(vectors)["phi-2"]["lc"]
     assert record_of(file, vectors)["lc"] == pytest.approx(want["mle_gamed_prior"], abs=1e-3)

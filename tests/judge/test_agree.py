@@ -42,12 +42,7 @@ def test_llmbar_in_both_orders(vectors, capsys):
 
 
 def test_planted_bug_kappa_without_chance_is_noticed(vectors, capsys, monkeypatch):
-    plant(
-        monkeypatch,
-        agreement.kappa,
-        "(accuracy(confusion) - chance) / (1 - chance)",
-        "accuracy(confusion) + 0 * chance",
-    )
+    plant(monkeypatch, agreement.kappa, "_beyond(confusion, _kappa_chance(confusion))", "accuracy(confusion)")
     with pytest.raises(AssertionError):
         check_llmbar(vectors, capsys)
 

@@ -12,6 +12,7 @@ import pytest
 from prospect.errors import UserError
 from prospect.judge import commands, rank
 from prospect.stats import bradley_terry, length
+from tests.judge.test_run import run as compared
 from tests.planted import plant
 
 
@@ -131,3 +132,79 @@ def test_judgments_of_several_runs(vectors, capsys):
     assert answer_of(capsys, *files, "--lc", "off")["length_control"] is None
     swept = answer_of(capsys, *files, "--lc", "sweep")["length_control"]
     assert swept["slope"][0] < 0
+
+
+def annotated(folder: Path, name: str, preferences: list[float], start: int = 0) -> Path:
+    rows = [
+        {"instruction": f"q{start + i}", "generator_1": "base", "generator_2": name, "annotator": "j", "preference": p}
+        for i, p in enumerate(preferences)
+    ]
+    file = folder / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_p_is_that_of_paired(tmp_path, capsys):
+    """Three on the same prompts, at 99, 85 and 70%: far apart prompt by prompt."""
+    files = [annotated(tmp_path, f"run{k}", [2.0] * k + [1.0] * (200 - k)) for k in (198, 170, 140)]
+    table = answer_of(capsys, *files, "--lc", "off")["table"]
+    assert [line["name"] for line in table] == ["run198", "run170", "run140", "base"]
+    assert [line["rank95"] for line in table] == [[1, 1], [2, 2], [3, 3], [4, 4]]
+    tests = []
+    for other in files[1:]:
+        assert commands.run(["paired", str(files[0]), str(other), "--json"]) == 0
+        tests.append(json.loads(capsys.readouterr().out)["permutation_p"])
+    assert tests == pytest.approx([2 * 0.5**28, 2 * 0.5**58])
+    base = 2 * sum(math.comb(200, k) for k in range(3)) / 2**200
+    assert [line["p_gap_to_first_holm"] for line in table[1:]] == pytest.approx([tests[0], 2 * tests[1], 3 * base])
+
+
+def test_few_games(tmp_path, capsys):
+    (first, base) = answer_of(capsys, annotated(tmp_path, "run", [2.0] * 5))["table"]
+    assert base["p_gap_to_first_holm"] == 2 / 32
+    assert first["rank95"] == [1, 2]
+    assert first["elo_ci95"][1] is None
+    assert commands.run(["rank", str(tmp_path / "run.jsonl")]) == 0
+    assert " to –" in capsys.readouterr().out
+
+
+def test_other_prompts_say_nothing(tmp_path, capsys):
+    one, other = annotated(tmp_path, "one", [2.0] * 40), annotated(tmp_path, "two", [1.0, 2.0] * 20, start=40)
+    table = answer_of(capsys, one, other)["table"]
+    assert [(line["name"], line["p_gap_to_first_holm"]) for line in table[1:2]] == [("two", None)]
+    assert table[1]["rank95"][0] == 1
+
+
+def test_shared_prompts_that_say_the_opposite_are_said(tmp_path, capsys):
+    """One is ahead by prompts that the other has not, and behind on those that both have."""
+    one = annotated(tmp_path, "one", [1.0] * 20 + [2.0] * 180)
+    other = annotated(tmp_path, "two", [2.0] * 15 + [1.0] * 5)
+    record = answer_of(capsys, one, other)
+    assert [line["name"] for line in record["table"][:2]] == ["one", "two"]
+    assert record["table"][1]["p_gap_to_first_holm"] is None
+    assert "two is behind one by all its prompts, but ahead on those that both have" in record["warnings"][-1]
+
+
+def check_once(tmp_path: Path, capsys: Any, once: list[Path], twice: list[Path]) -> None:
+    single = answer_of(capsys, *once)
+    assert answer_of(capsys, *twice) == single
+    assert commands.run(["rank", *map(str, twice)]) == 0
+    assert "stand in other files, too: counted once" in capsys.readouterr().err.replace("stands", "stand")
+
+
+def test_the_same_file_twice_counts_once(tmp_path, capsys):
+    file = annotated(tmp_path, "run", [2.0] * 30 + [1.0] * 20)
+    (tmp_path / "copies").mkdir()
+    copy = tmp_path / "copies" / "copy.jsonl"
+    copy.write_bytes(file.read_bytes())
+    check_once(tmp_path, capsys, [file], [file, file])
+    check_once(tmp_path, capsys, [file], [file, copy])
+    lines = results(tmp_path, result("a", 60, 40), result("b", 55, 45))
+    check_once(tmp_path, capsys, [lines], [lines, lines])
+
+
+def test_a_result_and_its_judgments_are_one(stub, samples, capsys):
+    _, found = compared(stub, samples)
+    line, judged = samples.parent / "result.jsonl", Path(found["judgments"])
+    capsys.readouterr()
+    check_once(samples.parent, capsys, [line], [line, judged])

@@ -7,6 +7,7 @@ import pytest
 
 from prospect.stats import agreement
 from prospect.stats.agreement import ac1, accuracy, agree, kappa
+from prospect.stats.intervals import clopper_pearson
 from tests.planted import plant
 
 
@@ -52,3 +53,13 @@ def test_interval_covers():
 def test_planted_bug_items_as_clusters_is_noticed(monkeypatch):
     plant(monkeypatch, agree, "k, names = len(labels), {", "clusters = range(len(first)); k, names = len(labels), {")
     assert coverage() < 0.88
+
+
+def test_where_all_agree_the_intervals_are_exact():
+    """Resamples of equals are all alike, and would leave points."""
+    labels = [0, 1] * 6
+    found = agree(labels, labels, (0, 1), range(12), 0)
+    low, _ = clopper_pearson(12, 12)
+    assert found.accuracy_ci95 == pytest.approx((low, 1.0))
+    assert found.kappa_ci95 == pytest.approx((2 * low - 1, 1.0)), "chance is one half"
+    assert found.ac1_ci95 == pytest.approx((2 * low - 1, 1.0))

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import expit
 
 from prospect.stats import length, sweep
+from prospect.stats.intervals import clopper_pearson
 from prospect.stats.length import matched, prior_fit, rows
 from prospect.stats.logistic import Normal, fit, fit_l1
 from prospect.stats.sweep import estimate_prior
@@ -156,3 +157,26 @@ def test_planted_bug_effects_drawn_around_zero_is_noticed(monkeypatch):
 def test_four_runs_are_too_few():
     assert estimate_prior(np.zeros((4, 9)), np.ones((4, 9))) is None
     assert estimate_prior(np.zeros((6, 9)), np.ones((6, 9))) is None, "equal lengths say nothing"
+
+
+@pytest.mark.parametrize("won", [0.0, 1.0])
+def test_where_all_are_won_or_lost_the_interval_is_exact(won):
+    """Resamples of equals are all alike, and would leave a point."""
+    data = rows([won] * 40, [(100 + i % 7, 100 + i % 5) for i in range(40)], [f"q{i}" for i in range(40)])
+    found = prior_fit(data, 0)
+    assert found is not None
+    assert found.ci95_method == "exact"
+    assert found.ci95 == pytest.approx(clopper_pearson(40 * won, 40), abs=1e-4)
+
+
+@pytest.mark.parametrize("prompts", [1, 2, 29])
+def test_of_few_prompts_the_interval_is_no_narrower_than_the_exact_one(prompts):
+    n = 4 * prompts
+    data = rows(
+        [float(i % 3 > 0) for i in range(n)], [(90 + i, 100) for i in range(n)], [f"q{i // 4}" for i in range(n)]
+    )
+    found = prior_fit(data, 0)
+    assert found is not None
+    low, high = clopper_pearson(found.rate * prompts, prompts)
+    assert found.ci95_method == "exact"
+    assert found.ci95[0] <= low < high <= found.ci95[1]
