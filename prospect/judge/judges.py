@@ -168,7 +168,7 @@ def reading(prompt: JudgePrompt, labels: str, answer: Answer, shown: Sequence[st
     reply = answer.reply
     if reply is None:
         return Reading(None), _why(answer)[1]
-    if reply.top and "first" in reply.top:
+    if reply.decision and reply.top:
         return read_decision(reply.top), ""
     weighs = prompt.verdict is Form.weights
     if weighs and (found := read_weights(reply.top, labels)) is not None:

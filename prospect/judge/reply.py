@@ -52,6 +52,7 @@ class Completion:
     cached_tokens: int
     reasons: bool
     top: Mapping[str, float] | None
+    decision: bool = False  # typed (systemone.py): ``top`` are its options, not tokens
 
     @property
     def usage(self) -> Usage:
@@ -155,7 +156,9 @@ def _decision(content: Mapping[str, Any]) -> Completion:
     answer, used = content["answers"]["winner"], usage(content)
     top = {str(option): math.log(max(float(p), 1e-300)) for option, p in answer["probabilities"].items()}
     tokens = (used.prompt, used.completion, 0)
-    return Completion(str(answer["choice"]), "", str(content.get("model") or ""), "", *tokens, False, top)
+    return Completion(
+        str(answer["choice"]), "", str(content.get("model") or ""), "", *tokens, False, top, decision=True
+    )
 
 
 def refuses(text: str) -> bool:

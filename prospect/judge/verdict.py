@@ -33,6 +33,12 @@ _BRACKETS = (
     r"<(?:answer|verdict|winner|choice)>\s*([^<>]{1,24}?)\s*</(?:answer|verdict|winner|choice)>",
     r"(?<!\[)\[([^\[\]]{1,24})\]\s*\.?\s*$",
 )
+_NARROW = {0xFF01 + i: chr(0x21 + i) for i in range(94)}  # full-width forms of ASCII, as Chinese and Japanese have them
+_NARROW |= {0x3002: ". ", 0x3001: ", ", 0xFF0C: ", "}  # and their stops
+_OTHERS = r"\b(?:than|over|not|instead of|rather than|beats?|against|versus|vs\.?|or|and)\s*$|[/,]\s*$"
+_DENIED = (
+    r"[\s,]*(?:is|was|does|did|has|should|would|can)?\s*(?:\bnot\b|n't\b|never\b|worse\b|weaker\b|inferior\b|loses\b)"
+)
 _ORDINALS = {"first": Verdict.first, "second": Verdict.second}
 _LEADING_LABEL = re.compile(r"\(?(\w)\)?(?:,|\s+-|\s*[–—]|\s*,?\s+(?:because|since|as)\b)")
 DECORATION = " \t\r\n▁Ġ*_`\"'.,:;!()[]{}#>“”"
@@ -71,7 +77,7 @@ def read_weights(top: Mapping[str, float] | None, labels: str) -> Reading | None
     weights = [0.0, 0.0]
     fold = labels[0].lower() != labels[1].lower()
     for token, logprob in top.items():
-        word = token.strip(DECORATION)
+        word = token.translate(_NARROW).strip(DECORATION)
         for i, label in enumerate(labels):
             if word == label or (fold and word.lower() == label.lower()):
                 weights[i] += math.exp(logprob)
@@ -85,7 +91,7 @@ def read_weights(top: Mapping[str, float] | None, labels: str) -> Reading | None
 
 def read_text(text: str, labels: str, shown: Sequence[str] = ()) -> Reading:
     """What the judge's words say; ``shown`` are the texts it was given, whose echoes do not count."""
-    text, cut = strip_thoughts(text)
+    text, cut = strip_thoughts(text.translate(_NARROW))
     text = without_echoes(text, shown)
     if cut or not text:
         return Reading(None)
@@ -135,6 +141,8 @@ def _json_verdict(text: str, names: Mapping[str, Verdict]) -> tuple[bool, Verdic
     found: list[Verdict | None] = []
     for content in json_objects(text):
         values = {str(key).lower(): value for key, value in content.items()}
+        while isinstance(inner := next((values[key] for key in _WINNER if key in values), None), dict):
+            values = {str(key).lower(): value for key, value in inner.items()}
         found += [_named(values[key], names) for key in _WINNER if key in values][:1]
     if found:
         return True, found[-1]
@@ -154,9 +162,13 @@ def _named(value: Any, names: Mapping[str, Verdict]) -> Verdict | None:
 def _bracket_verdict(text: str, names: Mapping[str, Verdict]) -> Reading | None:
     """The last verdict in (double) brackets, as Arena-Hard reads it; None where there are no brackets."""
     for pattern in _BRACKETS:
-        found = re.findall(pattern, text, flags=re.IGNORECASE)
+        found = [*re.finditer(pattern, text, flags=re.IGNORECASE)]
         if found:
-            return _in_brackets(found[-1].strip(), names)
+            last = found[-1]
+            before, after = text[: last.start()].rpartition("\n")[2], text[last.end() :]
+            if re.search(_OTHERS, before, re.IGNORECASE) or re.match(_DENIED, after, re.IGNORECASE):
+                return Reading(None, How.brackets)  # "[[A]] over [[B]]", "[[A]] is not better"
+            return _in_brackets(last[1].strip(), names)
     return None
 
 
