@@ -8,8 +8,9 @@ all were judged against one baseline, a strength is the logit of a win rate and 
 from __future__ import annotations
 
 import argparse
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,12 @@ import numpy as np
 
 from prospect.errors import UserError, nearest
 from prospect.judge.commands import Answer
+from prospect.judge.field import Field, load_field, one_judge
 from prospect.judge.judged import Judged
-from prospect.judge.people import is_labelled_pair, load_labelled_pairs
-from prospect.judge.readers import load_judgments, load_rows
-from prospect.judge.runs import Run, is_run, load_runs
+from prospect.judge.runs import Run
 from prospect.judge.sweep import SweepControl, control_sweep
-from prospect.stats.bradley_terry import Met, Standing, parts, standings
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """All that is to be ranked: rows prompt by prompt, and runs by their counts."""
-
-    rows: Sequence[Judged]
-    runs: Sequence[Run]
-    notes: Sequence[str] = ()
+from prospect.stats.bradley_terry import Standing, parts, standings
+from prospect.stats.met import Met
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -67,72 +59,6 @@ def run(given: argparse.Namespace) -> Answer:
     return Answer(record, _words(record), [*field.notes, *record["warnings"]])
 
 
-def load_field(paths: Sequence[Path], label: str = "majority") -> Field:
-    """Everything in the files. A result line whose judgments are at hand is read from these."""
-    rows: list[Judged] = []
-    runs: list[Run] = []
-    notes: list[str] = []
-    seen: set[Path] = set()
-    for path in paths:
-        first = load_rows(path)[0]
-        if is_labelled_pair(first):
-            rows += load_labelled_pairs(path, label)
-        elif is_run(first):
-            for one in load_runs([path]):
-                file = _judgments_of(one, path)
-                if file is None:
-                    runs.append(one)
-                elif file.resolve() not in seen:  # the same comparison again
-                    seen.add(file.resolve())
-                    rows += load_judgments(file).rows
-        else:
-            judgments = load_judgments(path)
-            rows += judgments.rows
-            notes += judgments.notes
-    return Field(rows, runs, notes)
-
-
-def one_judge(field: Field, wanted: str | None) -> Field:
-    """The part of one judge, with one prompt.
-
-    Raises:
-        UserError: there is none of that name, or several, or their baseline's answers differ.
-    """
-    judges = sorted({row.judge for row in field.rows} | {run.judge for run in field.runs})
-    if wanted is not None and wanted not in judges:
-        raise UserError(f"--judge {wanted}: no such judge{nearest(wanted, judges)}; there are {', '.join(judges)}")
-    if wanted is None and len(judges) > 1:
-        raise UserError(
-            f"results of several judges ({', '.join(judges)}) share no table: choose one with --judge, "
-            "or see how far they agree with `compare.py agree`"
-        )
-    rows = [row for row in field.rows if row.judge == (wanted or judges[0])]
-    runs = [run for run in field.runs if run.judge == (wanted or judges[0])]
-    settings = sorted({row.setting for row in rows} | {run.setting for run in runs})
-    if len(settings) > 1:
-        raise UserError(f"results of several judge's prompts or endpoints share no table: {', '.join(settings)}")
-    _check_baselines(rows)
-    return Field(rows, runs, field.notes)
-
-
-def _check_baselines(rows: Sequence[Judged]) -> None:
-    """Refuse a baseline whose answers to the same prompts are not the same for all.
-
-    Raises:
-        UserError: names it.
-    """
-    marks: dict[tuple[str, str, int], set[str]] = {}
-    for row in rows:
-        if row.baseline_mark:
-            marks.setdefault((row.baseline, *row.key), set()).add(row.baseline_mark)
-    differ = [key for key, found in marks.items() if len(found) > 1]
-    if differ:
-        raise UserError(
-            f"`{differ[0][0]}` stands for different answers on {len(differ)} of {len(marks)} rows: runs that were "
-            "compared with different baselines share no table"
-        )
-
-
 def rank(field: Field, anchor: str | None, seed: int) -> dict[str, Any]:
     """The table.
 
@@ -157,17 +83,8 @@ def rank(field: Field, anchor: str | None, seed: int) -> dict[str, Any]:
         "shared_baseline": shared,
         "anchor": fixed,
         "table": [_line(names[place.index], place, met.wins) for place in table],
-        "warnings": _warnings(names, met.wins),
+        "warnings": [*_bounds(names, met.wins, fixed), *_other_way(names, table)],
     }
-
-
-def _judgments_of(run: Run, path: Path) -> Path | None:
-    if run.judgments is None:
-        return None
-    for file in (run.judgments, path.parent / "judgments" / run.judgments.name):
-        if file.is_file():
-            return file
-    return None
 
 
 def _met(field: Field) -> tuple[list[str], Met]:
@@ -190,11 +107,10 @@ def _met(field: Field) -> tuple[list[str], Met]:
     place = {name: i for i, name in enumerate(names)}
     prompts = {prompt: i for i, prompt in enumerate(sorted({row.prompt_id for row in field.rows}))}
     clusters = np.zeros((len(prompts), len(names), len(names)))
-    for row in field.rows:
-        if row.score is not None:
-            i, j = place[row.candidate], place[row.baseline]
-            clusters[prompts[row.prompt_id], i, j] += row.score
-            clusters[prompts[row.prompt_id], j, i] += 1 - row.score
+    for (prompt, candidate, baseline), scores in _cells(field.rows).items():
+        i, j, score = place[candidate], place[baseline], math.fsum(scores) / len(scores)
+        clusters[prompts[prompt], i, j] = score
+        clusters[prompts[prompt], j, i] = 1 - score
     counts = [
         (place[name], place[baselines[run.baseline_name, run.baseline]], run.wins, run.ties, run.losses)
         for name, run in zip(candidates, field.runs, strict=True)
@@ -202,10 +118,31 @@ def _met(field: Field) -> tuple[list[str], Met]:
     return names, Met(clusters, counts)
 
 
+def _cells(rows: Sequence[Judged]) -> dict[tuple[str, str, str], list[float]]:
+    """(prompt, candidate, baseline): the candidate's scores. The prompt is the unit, however often two met on it.
+
+    Raises:
+        UserError: somebody meets himself.
+    """
+    cells: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        if row.candidate == row.baseline:
+            raise UserError(f"`{row.candidate}` is the name of both sides: nobody can be ranked against himself")
+        turned = (row.prompt_id, row.baseline, row.candidate)
+        if row.score is not None and turned in cells:
+            cells[turned].append(1 - row.score)
+        elif row.score is not None:
+            cells.setdefault((row.prompt_id, row.candidate, row.baseline), []).append(row.score)
+    return cells
+
+
 def _run_names(runs: Sequence[Run]) -> list[str]:
-    """A run that stands in the files twice is told apart by its date."""
-    often = {run.name: sum(other.name == run.name for other in runs) for run in runs}
-    return [run.name if often[run.name] == 1 else f"{run.name} ({run.line.get('date')})" for run in runs]
+    """Runs of one name are told apart by their dates, and those of one date by their numbers."""
+    often = Counter(run.name for run in runs)
+    dated = [run.name if often[run.name] == 1 else f"{run.name} ({run.line.get('date')})" for run in runs]
+    return [
+        name if dated.count(name) == 1 else f"{name} #{dated[:at].count(name) + 1}" for at, name in enumerate(dated)
+    ]
 
 
 def _shared_baseline(field: Field, names: Sequence[str]) -> str | None:
@@ -215,36 +152,51 @@ def _shared_baseline(field: Field, names: Sequence[str]) -> str | None:
 
 def _line(name: str, place: Standing, wins: Any) -> dict[str, Any]:
     won, lost = float(wins[place.index].sum()), float(wins[:, place.index].sum())
+    gap = place.gap if place.p_best is not None else None
     return {
         "name": name,
         "rank": place.rank,
         "rank95": list(place.rank95),
         "elo": place.elo,
-        "elo_ci95": list(place.elo_ci95),
+        "elo_ci95": [end if math.isfinite(end) else None for end in place.elo_ci95],
         "strength": place.strength,
         "se": place.se,
         "games": won + lost,
         "win_rate": 100 * won / (won + lost),
+        "p_gap_to_first": gap and gap.p,
         "p_gap_to_first_holm": place.p_best,
+        "p_test": gap and str(gap.test),
+        "p_method": gap and gap.method,
     }
 
 
-def _warnings(names: Sequence[str], wins: Any) -> list[str]:
+def _bounds(names: Sequence[str], wins: Any, anchor: str | None) -> list[str]:
     extreme = [name for i, name in enumerate(names) if not wins[i].sum() or not wins[:, i].sum()]
-    return [f"{name} has won or lost everything: its Elo is only a bound" for name in extreme]
+    found = [f"{name} has won or lost everything: its Elo is only a bound" for name in extreme]
+    if extreme and (anchor is None or anchor in extreme):
+        found.append(f"so is everybody's, measured from {anchor or 'the mean'}: choose another --anchor")
+    return found
+
+
+def _other_way(names: Sequence[str], table: Sequence[Standing]) -> list[str]:
+    return [
+        f"{names[place.index]}: on what it shares with {names[table[0].index]} it is the better one by "
+        f"{-100 * place.gap.difference:.2f} points, on all prompts of each it is not: no p"
+        for place in table
+        if place.gap is not None and place.p_best is None
+    ]
 
 
 def _words(record: Mapping[str, Any]) -> str:
     width = max(len(line["name"]) for line in record["table"])
-    lines = [
-        f"{'rank':>4}  {'95%':>7}  {'':<{width}}  {'Elo':>5}  {'95% interval':>14}  win rate  p of gap to first (Holm)"
-    ]
+    heads = f"{'95%':>7}  {'':<{width}}  {'Elo':>5}  {'95% interval':>14}  win rate  p of gap to first  by Holm"
+    lines = [f"rank  {heads}"]
     for line in record["table"]:
-        low, high = line["elo_ci95"]
-        ranks = "–".join(map(str, line["rank95"]))
+        low, high = ("∞" if end is None else f"{end:.0f}" for end in line["elo_ci95"])
+        ranks, p, holm = "–".join(map(str, line["rank95"])), line["p_gap_to_first"], line["p_gap_to_first_holm"]
         lines.append(
-            f"{line['rank']:>4}  {ranks:>7}  {line['name']:<{width}}  {line['elo']:>5.0f}  {low:>6.0f} – {high:<5.0f}  "
-            f"{line['win_rate']:>7.1f}%  {line['p_gap_to_first_holm']:.3g}"
+            f"{line['rank']:>4}  {ranks:>7}  {line['name']:<{width}}  {line['elo']:>5.0f}  "
+            f"{'−' * (low == '∞') + low:>6} – {high:<5}  {line['win_rate']:>7.1f}%  {_p(p):>17}  {_p(holm)}"
         )
     if record["shared_baseline"]:
         lines.append(f"all met {record['shared_baseline']} only: Elo is the logit of the win rate on another scale")
@@ -253,3 +205,7 @@ def _words(record: Mapping[str, Any]) -> str:
         low, high = found["ci95"]
         lines.append(f"length-controlled, {name}: {found['rate']:.2f}% ({low:.2f} to {high:.2f})")
     return "\n".join(lines)
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

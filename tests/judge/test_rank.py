@@ -11,6 +11,7 @@ import pytest
 
 from prospect.errors import UserError
 from prospect.judge import commands, rank
+from prospect.judge.field import one_judge
 from prospect.stats import bradley_terry, length
 from tests.planted import plant
 
@@ -48,7 +49,8 @@ def test_strengths_of_pandalms_models(vectors, capsys):
 
 
 def test_planted_bug_ties_dropped_is_noticed(vectors, capsys, monkeypatch):
-    plant(monkeypatch, rank._met, "if row.score is not None:", "if row.score is not None and row.score != 0.5:")
+    old = "elif row.score is not None:"
+    plant(monkeypatch, rank._cells, old, "elif row.score is not None and row.score != 0.5:")
     with pytest.raises(AssertionError):
         check_pandalm(vectors, capsys)
 
@@ -93,7 +95,7 @@ def test_judges_never_share_a_table(tmp_path, capsys):
 
 
 def test_planted_bug_judges_mixed_is_noticed(tmp_path, capsys, monkeypatch):
-    plant(monkeypatch, rank.one_judge, "if wanted is None and len(judges) > 1:", "if False:")
+    plant(monkeypatch, one_judge, "if wanted is None and len(judges) > 1:", "if False:")
     with pytest.raises(BaseException, match="DID NOT RAISE"):
         check_judges(tmp_path, capsys)
 

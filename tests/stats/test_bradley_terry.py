@@ -7,7 +7,8 @@ import pytest
 from scipy.special import expit, logit
 
 from prospect.stats import bradley_terry
-from prospect.stats.bradley_terry import ELO, Met, holm, parts, standings, strengths
+from prospect.stats.bradley_terry import ELO, parts, standings, strengths
+from prospect.stats.met import Met, holm
 from tests.planted import plant
 
 
@@ -73,4 +74,5 @@ def test_counts_and_prompts_give_the_same_strengths():
         assert first.strength == pytest.approx(logit(0.7) / 2, abs=1e-4)
         assert (first.rank, second.rank, second.elo) == (1, 2, 1000.0)
         assert first.rank95[0] == 1
+        assert second.p_best is not None
         assert second.p_best > 0.05

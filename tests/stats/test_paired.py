@@ -71,6 +71,6 @@ def test_the_permutation_test_keeps_its_level(monkeypatch):
 
 def test_planted_bug_one_sided_is_noticed(monkeypatch):
     monkeypatch.setattr(paired, "_DRAWS", 500)
-    plant(monkeypatch, permutation_p, "np.abs(signs @ gaps)", "(signs @ gaps)", times=2)
+    plant(monkeypatch, paired._of_whole, "2 * tail", "tail")
     with pytest.raises(AssertionError):
         assert 0.03 < false_alarms() < 0.07
