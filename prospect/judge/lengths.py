@@ -158,6 +158,7 @@ def record(found: length.Controlled) -> dict[str, Any]:
     return {
         "rate": 100 * found.rate,
         "ci95": [100 * end for end in found.ci95],
+        "ci95_method": found.ci95_method,
         "method": found.method,
         "coefficients": list(found.coefficients),
         "overlap": 100 * found.overlap,
@@ -170,7 +171,8 @@ def _matched(data: length.Rows, seed: int) -> dict[str, Any] | None:
     near = length.matched(data, seed)
     if near is None:
         return None
-    return {"win_rate": 100 * near.mean, "ci95": [100 * end for end in near.ci95], "prompts": near.n}
+    interval = {"ci95": [100 * end for end in near.ci95], "ci95_method": near.method}
+    return {"win_rate": 100 * near.mean, **interval, "prompts": near.n}
 
 
 def _rows(

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prospect.stats.intervals import Interval
+from prospect.stats.bootstrap import needs_exact
+from prospect.stats.intervals import Interval, clopper_pearson
 
 Floats = NDArray[np.float64]
 _DRAWS = 2_000
@@ -41,20 +42,34 @@ def accuracy(confusion: Floats) -> Floats:
 
 def kappa(confusion: Floats) -> Floats:
     """Agreement beyond that of raters who keep their shares but draw at random; NaN where that is total."""
-    total = confusion.sum(axis=(-2, -1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        chance = (confusion.sum(axis=-1) * confusion.sum(axis=-2)).sum(axis=-1) / total**2
-        beyond: Floats = (accuracy(confusion) - chance) / (1 - chance)
-    return beyond
+    return _beyond(confusion, _kept_shares)
 
 
 def ac1(confusion: Floats) -> Floats:
     """Like kappa, with a chance that does not rise when one label is rare."""
-    total = confusion.sum(axis=(-2, -1))
+    return _beyond(confusion, _rare_allowed)
+
+
+def _no_chance(confusion: Floats) -> Floats:
+    return np.zeros(confusion.shape[:-2])
+
+
+def _kept_shares(confusion: Floats) -> Floats:
+    products: Floats = (confusion.sum(axis=-1) * confusion.sum(axis=-2)).sum(axis=-1)
+    chance: Floats = products / confusion.sum(axis=(-2, -1)) ** 2
+    return chance
+
+
+def _rare_allowed(confusion: Floats) -> Floats:
+    share = (confusion.sum(axis=-1) + confusion.sum(axis=-2)) / (2 * confusion.sum(axis=(-2, -1))[..., None])
+    chance: Floats = (share * (1 - share)).sum(axis=-1) / (confusion.shape[-1] - 1)
+    return chance
+
+
+def _beyond(confusion: Floats, chance: Callable[[Floats], Floats]) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = (confusion.sum(axis=-1) + confusion.sum(axis=-2)) / (2 * total[..., None])
-        chance = (share * (1 - share)).sum(axis=-1) / (confusion.shape[-1] - 1)
-        beyond: Floats = (accuracy(confusion) - chance) / (1 - chance)
+        expected = chance(confusion)
+        beyond: Floats = (accuracy(confusion) - expected) / (1 - expected)
     return beyond
 
 
@@ -77,14 +92,17 @@ def agree(
     distinct, counts = np.unique(cells.reshape(len(names), -1), axis=0, return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(len(names), counts / len(names), size=_DRAWS) @ distinct
     resamples = drawn.reshape(-1, k, k)
+    exact = None
+    if needs_exact(accuracy(cells)):
+        exact = clopper_pearson(float(accuracy(confusion)) * len(names), len(names))
     return Agreement(
         n=len(first),
         accuracy=_number(accuracy(confusion)),
         kappa=_number(kappa(confusion)),
         ac1=_number(ac1(confusion)),
-        accuracy_ci95=_interval(accuracy, resamples),
-        kappa_ci95=_interval(kappa, resamples),
-        ac1_ci95=_interval(ac1, resamples),
+        accuracy_ci95=_interval(_no_chance, confusion, resamples, exact),
+        kappa_ci95=_interval(_kept_shares, confusion, resamples, exact),
+        ac1_ci95=_interval(_rare_allowed, confusion, resamples, exact),
         confusion=_counts(confusion),
     )
 
@@ -97,10 +115,17 @@ def _number(value: Floats) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _interval(figure: Callable[[Floats], Floats], resamples: Floats) -> Interval | None:
-    values = figure(resamples)
+def _interval(
+    chance: Callable[[Floats], Floats], confusion: Floats, resamples: Floats, exact: Interval | None
+) -> Interval | None:
+    """The bootstrap's; where that is too narrow, at least as wide as the accuracy's exact one, at the chance that was
+    seen."""
+    values, expected = _beyond(resamples, chance), float(chance(confusion))
     values = values[np.isfinite(values)]
-    if not len(values):
+    if not len(values) or expected == 1:
         return None
-    low, high = np.quantile(values, (0.025, 0.975))
-    return float(low), float(high)
+    low, high = map(float, np.quantile(values, (0.025, 0.975)))
+    if exact is None:
+        return low, high
+    ends = [(end - expected) / (1 - expected) for end in exact]
+    return max(-1.0, min(low, ends[0])), max(high, ends[1])

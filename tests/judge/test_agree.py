@@ -44,9 +44,9 @@ def test_llmbar_in_both_orders(vectors, capsys):
 def test_planted_bug_kappa_without_chance_is_noticed(vectors, capsys, monkeypatch):
     plant(
         monkeypatch,
-        agreement.kappa,
-        "(accuracy(confusion) - chance) / (1 - chance)",
-        "accuracy(confusion) + 0 * chance",
+        agreement._beyond,
+        "(accuracy(confusion) - expected) / (1 - expected)",
+        "accuracy(confusion) + 0 * expected",
     )
     with pytest.raises(AssertionError):
         check_llmbar(vectors, capsys)

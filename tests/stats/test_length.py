@@ -66,7 +66,7 @@ def test_interval_holds_the_truth():
 
 
 def test_planted_bug_gap_kept_in_the_rate_is_noticed(monkeypatch):
-    plant(monkeypatch, length._rates, "gap_free[..., : 1 + styles] = 0.0", "pass")
+    plant(monkeypatch, length._at_equal_length, "gap_free[..., : 1 + styles] = 0.0", "pass")
     with pytest.raises(AssertionError):
         check_seen_through()
 
