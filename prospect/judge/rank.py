@@ -56,7 +56,8 @@ def run(given: argparse.Namespace) -> Answer:
     field = one_judge(load_field([Path(name) for name in given.results], given.label), given.judge)
     record = rank(field, given.anchor, given.seed)
     record["length_control"] = control_sweep(field.rows, SweepControl(given.lc), given.seed)
-    return Answer(record, _words(record), [*field.notes, *record["warnings"]])
+    record["warnings"] = [*field.notes, *record["warnings"]]
+    return Answer(record, _words(record), record["warnings"])
 
 
 def rank(field: Field, anchor: str | None, seed: int) -> dict[str, Any]:

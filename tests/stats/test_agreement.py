@@ -7,6 +7,7 @@ import pytest
 
 from prospect.stats import agreement
 from prospect.stats.agreement import ac1, accuracy, agree, kappa
+from prospect.stats.intervals import clopper_pearson
 from tests.planted import plant
 
 
@@ -52,3 +53,19 @@ def test_interval_covers():
 def test_planted_bug_items_as_clusters_is_noticed(monkeypatch):
     plant(monkeypatch, agree, "k, names = len(labels), {", "clusters = range(len(first)); k, names = len(labels), {")
     assert coverage() < 0.88
+
+
+def test_total_agreement_of_few_is_not_certain():
+    """As wide as the accuracy's exact interval, also for kappa and AC1, whose chance is ½ and ¼ here."""
+    few = agree([1, 2] * 4, [1, 2] * 4, (0, 1, 2), range(8), 0)
+    least = clopper_pearson(8, 8)[0]
+    assert few.accuracy_ci95 == pytest.approx((least, 1.0))
+    assert few.kappa_ci95 == pytest.approx(((least - 0.5) / 0.5, 1.0))
+    assert few.ac1_ci95 == pytest.approx(((least - 0.25) / 0.75, 1.0))
+    many = agree([1, 2] * 100, [1, 2] * 100, (0, 1, 2), range(200), 0)
+    assert many.kappa_ci95 == pytest.approx((0.963, 1.0), abs=1e-3)
+
+
+def test_one_cluster_is_one_item():
+    one = agree([1, 2] * 50, [1, 2] * 50, (1, 2), ["a"] * 100, 0)
+    assert one.accuracy_ci95 == pytest.approx((0.025, 1.0))
