@@ -174,7 +174,7 @@ def _line(name: str, place: Standing, wins: Any) -> dict[str, Any]:
 def _bounds(names: Sequence[str], wins: Any, anchor: str | None) -> list[str]:
     extreme = [name for i, name in enumerate(names) if not wins[i].sum() or not wins[:, i].sum()]
     found = [f"{name} has won or lost everything: its Elo is only a bound" for name in extreme]
-    if extreme and (anchor is None or anchor in extreme):
+    if extreme and len(names) > 2 and (anchor is None or anchor in extreme):
         found.append(f"so is everybody's, measured from {anchor or 'the mean'}: choose another --anchor")
     return found
 

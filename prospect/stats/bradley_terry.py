@@ -1,7 +1,6 @@
-"""Bradley–Terry strengths (1952) of everybody who met somebody: P(i beats j) = σ(θ_i − θ_j), ties count half.
+"""A table of everybody who met somebody, by Bradley–Terry strength, with places that no p value contradicts.
 
-Maximum likelihood by Newton's method, for one matrix of wins or for many at once (a bootstrap). A ridge too weak to be
-seen keeps finite who won or lost everything. Strengths have mean 0; Elo's scale has 400 / ln 10 points to a unit.
+Elo's scale has 400 / ln 10 points to a unit of strength.
 """
 
 from __future__ import annotations
@@ -11,22 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, logit
 
-from prospect.errors import MachineError
 from prospect.stats.bootstrap import estimate, needs_exact
 from prospect.stats.intervals import Interval, clopper_pearson, rising
 from prospect.stats.met import Gap, Met, gaps, told_apart
+from prospect.stats.strengths import Floats, information, strengths
 
-Floats = NDArray[np.float64]
 ELO = 400 / math.log(10)
-_RIDGE = 1e-5
 _DRAWS = 1_000
 _AT_ONCE = 100
-_STEPS = 100
-_SETTLED = 1e-10  # of the games: how far expected and actual scores may differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,33 +47,12 @@ def parts(wins: Floats) -> list[list[int]]:
     return [np.flatnonzero(labels == i).tolist() for i in range(n)]
 
 
-def strengths(wins: Floats, start: Floats | None = None) -> Floats:
-    """[b, m] with mean 0, of wins [b, m, m]; ``start`` [m] is a guess.
-
-    Raises:
-        MachineError: the steps do not settle.
-    """
-    games = wins + np.swapaxes(wins, 1, 2)
-    m = wins.shape[-1]
-    steady = _RIDGE * np.eye(m) + 1 / m  # a common shift changes nothing: without the 1/m noise would decide it
-    theta = np.zeros(wins.shape[:2]) if start is None else np.tile(start, (len(wins), 1))
-    for _ in range(_STEPS):
-        chance = expit(theta[:, :, None] - theta[:, None, :])
-        gradient = (wins - games * chance).sum(axis=2) - _RIDGE * theta
-        if (np.abs(gradient) <= _SETTLED * (1 + games.sum(axis=2))).all():
-            centred: Floats = theta - theta.mean(axis=1, keepdims=True)
-            return centred
-        step = np.linalg.solve(_information(games, chance) + steady, gradient[..., None])[..., 0]
-        theta = theta + step * np.minimum(1.0, 2.0 / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-300))
-    raise MachineError(f"Bradley–Terry strengths have not settled after {_STEPS} steps")
-
-
 def standings(met: Met, anchor: int | None, seed: int) -> list[Standing]:
     """The table, best first; ``anchor`` stands at Elo 1000, or the mean does."""
     wins = met.wins
     theta = strengths(wins[None])[0]
     chance = expit(theta[:, None] - theta[None, :])
-    covariance = np.linalg.pinv(_information((wins + wins.T)[None], chance[None])[0])
+    covariance = np.linalg.pinv(information((wins + wins.T)[None], chance[None])[0])
     order = sorted(range(len(theta)), key=lambda i: (-theta[i], i))
     found = gaps(met, order, seed)
     apart = told_apart(found, theta)
@@ -152,14 +125,6 @@ def _scores(met: Met, i: int) -> Floats:
     won, played = met.clusters[:, i].sum(axis=1), (met.clusters[:, i] + met.clusters[:, :, i]).sum(axis=1)
     known: Floats = won[played > 0] / played[played > 0]
     return np.concatenate([known, np.repeat((1.0, 0.5, 0.0), met.tallies[i].sum(axis=0))])
-
-
-def _information(games: Floats, chance: Floats) -> Floats:
-    """Curvature [b, m, m] of the log-likelihood."""
-    curved = games * chance * (1 - chance)
-    diagonal = curved.sum(axis=2)[..., None] * np.eye(games.shape[-1])
-    information: Floats = diagonal - curved
-    return information
 
 
 def _resampled(met: Met, seed: int) -> Iterator[Floats]:

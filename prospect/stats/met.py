@@ -1,7 +1,7 @@
 """Who met whom, and what that says of any two of them: tests of the gap between them that hold for few games, too.
 
-The most telling evidence that there is decides which test it is (``GapTest``); evidence is never mixed. An order of
-many stands on all pairs of them, so p values are adjusted (Holm 1979).
+What connects the two decides which test it is (``GapTest``). An order of many stands on all pairs of them, so p values
+are adjusted (Holm 1979).
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.special import expit
 
 from prospect.stats.intervals import EXACT, Counts, counts_test, sign_test
 from prospect.stats.paired import permutation
+from prospect.stats.strengths import Floats, strengths
 
-Floats = NDArray[np.float64]
+LEVEL = 0.05
+_SAME = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +61,23 @@ class Met:
 
 
 class GapTest(StrEnum):
-    """In the order in which they are preferred. ``paired``: both met the same others on the same prompts, signs of the
-    differences flipped, which is what ``compare.py paired`` does. ``met``: they met each other, signs of score − ½
-    flipped by prompt. ``met_counts``: they met each other, the sign test of the counts. ``counts``: both met the same
+    """``met``: they met each other, and nothing else connects them: signs of score − ½ flipped by prompt.
+    ``met_counts``: the same, known by counts only: the sign test. ``all_games``: they met each other and others: signs
+    of what each prompt adds to the gap of strengths flipped. ``paired``: they only met the same others on the same
+    prompts: signs of the differences flipped, which is what ``compare.py paired`` does. ``counts``: both met the same
     third, rows exchanged between the two."""
 
-    paired = "paired"
     met = "met"
     met_counts = "met, by counts"
+    all_games = "all games"
+    paired = "paired"
     counts = "counts"
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Of one over another: the mean ``difference`` that was tested, its two-sided ``p`` and the p's ``method``."""
+    """Of one over another: the mean ``difference`` that was tested (in score, or in what a prompt adds to the slope of
+    the likelihood), its two-sided ``p`` and the p's ``method``."""
 
     difference: float
     p: float
@@ -80,11 +87,16 @@ class Gap:
 
 def gaps(met: Met, order: Sequence[int], seed: int) -> dict[tuple[int, int], Gap | None]:
     """For any two, the gap of the one that comes first in ``order`` over the other; None where nothing can be said."""
-    scores, tallies = met.scores, met.tallies
-    return {
-        (i, j): _by_prompt(scores, i, j, seed) or _by_counts(scores, tallies, i, j, seed)
-        for i, j in combinations(order, 2)
-    }
+    scores, tallies, games = met.scores, met.tallies, met.wins + met.wins.T
+    found: dict[tuple[int, int], Gap | None] = {}
+    for i, j in combinations(order, 2):
+        if not games[i, j]:
+            found[i, j] = _paired(scores, i, j, seed) or _third(scores, tallies, i, j, seed)
+        elif _connected_otherwise(games, i, j):
+            found[i, j] = _all_games(met, i, j, seed)
+        else:
+            found[i, j] = _met(scores, i, j, seed) or _met_counts(tallies, i, j)
+    return found
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -97,26 +109,67 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _by_prompt(scores: Floats, i: int, j: int, seed: int) -> Gap | None:
+def _connected_otherwise(games: Floats, i: int, j: int) -> bool:
+    """Whether the two are connected without their own games."""
+    others = games.copy()
+    others[i, j] = others[j, i] = 0
+    _, group = connected_components(others > 0, directed=False)
+    return bool(group[i] == group[j])
+
+
+def _paired(scores: Floats, i: int, j: int, seed: int) -> Gap | None:
     shared = np.isfinite(scores[:, i]) & np.isfinite(scores[:, j])  # [c, m]; nobody meets himself
     on = shared.any(axis=1)
-    if on.any():
-        between = np.where(shared[on], scores[on, i] - scores[on, j], 0.0)
-        return _flipped(between.sum(axis=1) / shared[on].sum(axis=1), GapTest.paired, seed)
+    if not on.any():
+        return None
+    between = np.where(shared[on], scores[on, i] - scores[on, j], 0.0)
+    return _flipped(between.sum(axis=1) / shared[on].sum(axis=1), GapTest.paired, seed)
+
+
+def _met(scores: Floats, i: int, j: int, seed: int) -> Gap | None:
     own = scores[:, i, j]
     own = own[np.isfinite(own)]
     return _flipped(2 * own - 1, GapTest.met, seed) if len(own) else None
 
 
+def _met_counts(tallies: NDArray[np.int64], i: int, j: int) -> Gap:
+    won, tied, lost = map(int, tallies[i, j])
+    return Gap((won - lost) / (won + tied + lost), sign_test(won, lost), GapTest.met_counts, EXACT)
+
+
+def _all_games(met: Met, i: int, j: int, seed: int) -> Gap:
+    """Of two who are the same, each prompt's games might as well be told with their names exchanged.
+
+    Taken as one they have a strength, and so has everybody else; what either scores beyond that is the slope of the
+    likelihood along their gap, and an exchange of the names turns its sign (Hemerik, Goeman & Finos 2020). Its sum has
+    the sign of the gap of the strengths.
+    """
+    wins, rest = met.wins, [k for k in range(len(met.wins)) if k not in (i, j)]
+    one = np.zeros((1, len(rest) + 1, len(rest) + 1))
+    one[0, 1:, 1:] = wins[np.ix_(rest, rest)]
+    one[0, 0, 1:], one[0, 1:, 0] = wins[[i, j]][:, rest].sum(axis=0), wins[:, [i, j]][rest].sum(axis=1)
+    theta = strengths(one)[0]
+    chance = np.full(len(wins), 0.5)
+    chance[rest] = expit(theta[0] - theta[1:])
+    played = met.clusters + np.swapaxes(met.clusters, 1, 2)
+    beyond = met.clusters - played * chance  # [c, m, m]: of row i or j against column
+    by_prompt = [(beyond[:, i] - beyond[:, j]).sum(axis=1)]
+    for a, b, *tally in met.counts:
+        for side, other, sign in ((a, b, 1), (b, a, -1)):
+            for who, turn in ((i, 1), (j, -1)):
+                if side == who:
+                    scores = np.repeat((1.0, 0.5, 0.0)[::sign], tally)
+                    by_prompt.append(turn * (scores - chance[other]))
+    added = np.concatenate(by_prompt)
+    return _flipped(added[np.abs(added) > _SAME], GapTest.all_games, seed)
+
+
 def _flipped(differences: Floats, test: GapTest, seed: int) -> Gap:
     found = permutation(differences, seed)
-    return Gap(math.fsum(differences) / len(differences), found.value, test, found.method)
+    return Gap(math.fsum(differences) / max(1, len(differences)), found.value, test, found.method)
 
 
-def _by_counts(scores: Floats, tallies: NDArray[np.int64], i: int, j: int, seed: int) -> Gap | None:
-    won, tied, lost = map(int, tallies[i, j])
-    if won + tied + lost:
-        return Gap((won - lost) / (won + tied + lost), sign_test(won, lost), GapTest.met_counts, EXACT)
+def _third(scores: Floats, tallies: NDArray[np.int64], i: int, j: int, seed: int) -> Gap | None:
     first, second = max(_against_a_third(scores, tallies, i, j), key=_fewer, default=((0, 0, 0), (0, 0, 0)))
     if not _fewer((first, second)):
         return None
@@ -165,9 +218,6 @@ class Apart:
         return found
 
 
-LEVEL = 0.05
-
-
 def told_apart(found: Mapping[tuple[int, int], Gap | None], strengths: Floats) -> Apart:
     """From the gaps of ``gaps``, and the strengths by which their order was made.
 
@@ -187,6 +237,3 @@ def told_apart(found: Mapping[tuple[int, int], Gap | None], strengths: Floats) -
 def points_down(gap: Gap, strengths: Floats, pair: tuple[int, int]) -> bool:
     """Whether the gap's difference is none, or as the strengths of the two are."""
     return abs(gap.difference) < _SAME or (gap.difference > 0 and strengths[pair[0]] - strengths[pair[1]] > _SAME)
-
-
-_SAME = 1e-9

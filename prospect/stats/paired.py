@@ -99,11 +99,13 @@ def permutation_p(gaps: Floats, seed: int) -> float:
 def _grid(sizes: Floats) -> int | None:
     """The smallest number by which all sizes are whole (scores of 0, ½ and 1 in both orders are quarters); None where
     there is none, or adding them up would take too long."""
-    for unit in range(1, _FINEST + 1):
-        steps = np.rint(sizes * unit)
-        if np.abs(sizes * unit - steps).max(initial=0.0) < _ROUNDING * unit:
-            return unit if len(steps) * steps.sum() <= _MOST_ADDITIONS else None
-    return None
+    distinct, units = np.unique(sizes), np.arange(1, _FINEST + 1)
+    if len(distinct) > _FINEST:
+        return None
+    steps = np.outer(distinct, units)
+    fits = np.abs(steps - np.rint(steps)).max(axis=0, initial=0.0) < _ROUNDING * units
+    unit = int(units[fits.argmax()])
+    return unit if fits.any() and len(sizes) * unit * math.fsum(sizes) <= _MOST_ADDITIONS else None
 
 
 def _of_whole(steps: NDArray[np.int64], reached: int) -> float:

@@ -7,8 +7,9 @@ import pytest
 from scipy.special import expit, logit
 
 from prospect.stats import bradley_terry
-from prospect.stats.bradley_terry import ELO, parts, standings, strengths
+from prospect.stats.bradley_terry import ELO, parts, standings
 from prospect.stats.met import Met, holm
+from prospect.stats.strengths import strengths
 from tests.planted import plant
 
 

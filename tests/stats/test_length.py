@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 
 from prospect.errors import MachineError
-from prospect.stats import bradley_terry, length, logistic, sweep
+from prospect.stats import length, logistic, strengths, sweep
 from prospect.stats.bootstrap import estimate
 from prospect.stats.length import matched, prior_fit, rows
 from prospect.stats.logistic import Normal, fit, fit_l1
@@ -162,9 +162,9 @@ def test_what_does_not_settle_says_so(monkeypatch):
     monkeypatch.setattr(sweep, "_STEPS", 2)
     with pytest.raises(MachineError, match="not settled after 2 steps"):
         swept(-0.6)
-    monkeypatch.setattr(bradley_terry, "_STEPS", 2)
+    monkeypatch.setattr(strengths, "_STEPS", 2)
     with pytest.raises(MachineError, match="not settled after 2 steps"):
-        bradley_terry.strengths(np.array([[[0.0, 30.0], [1.0, 0.0]]]))
+        strengths.strengths(np.array([[[0.0, 30.0], [1.0, 0.0]]]))
 
 
 def test_style_is_taken_off():

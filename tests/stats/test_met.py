@@ -40,16 +40,39 @@ def test_five_wins_of_five_are_one_case_of_sixteen():
     assert first.elo_ci95[0] < 1000 < first.elo_ci95[1] == math.inf
 
 
-def test_the_most_telling_evidence_counts():
+def test_what_connects_two_decides_their_test():
     clusters = np.zeros((3, 4, 4))
-    clusters[:, 0, 2] = clusters[0, 1, 2] = clusters[0, 0, 1] = 1.0
-    clusters[1:, 2, 1] = clusters[1:, 1, 0] = 1.0
-    found = gaps(Met(clusters, [(3, 2, 6, 0, 0), (3, 1, 2, 0, 0)]), range(4), 0)
+    clusters[:, 0, 2] = clusters[0, 1, 2] = clusters[1:, 2, 1] = 1.0
+    found = gaps(Met(clusters, [(3, 2, 6, 0, 0)]), range(4), 0)
     tests = {pair: gap and (gap.test, round(3 * gap.difference), gap.p) for pair, gap in found.items()}
     assert tests[0, 1] == (GapTest.paired, 2, 0.5)  # against 2: 3 of 3, 1 of 3
-    assert tests[1, 3] == (GapTest.met_counts, -3, 0.5)
+    assert tests[0, 2] == (GapTest.met, 3, 0.25)
     assert tests[2, 3] == (GapTest.met_counts, -3, 2 / 64)
     assert tests[0, 3] == (GapTest.counts, 0, 1.0)  # against 2: 3 of 3, 6 of 6
+
+
+def round_robin(rng: np.random.Generator, skill: Sequence[float], prompts: int) -> Met:
+    """Each prompt is one pair's."""
+    pairs = list(itertools.combinations(range(len(skill)), 2))
+    clusters = np.zeros((prompts, len(skill), len(skill)))
+    for prompt in range(prompts):
+        i, j = pairs[prompt % len(pairs)]
+        clusters[prompt, i, j] = won = float(rng.random() < 1 / (1 + math.exp(skill[j] - skill[i])))
+        clusters[prompt, j, i] = 1 - won
+    return Met(clusters, [])
+
+
+def alarms(skill: Sequence[float]) -> float:
+    """How often the first two are told apart, of 150 tables."""
+    found = [gaps(round_robin(np.random.default_rng(s), skill, 60), [0, 1], 0)[0, 1] for s in range(150)]
+    assert all(gap is not None and gap.test is GapTest.all_games for gap in found)
+    return float(np.mean([gap is not None and gap.p < LEVEL for gap in found]))
+
+
+def test_all_games_keep_the_level_and_see_more_than_their_own(monkeypatch):
+    monkeypatch.setattr(paired, "_DRAWS", 500)
+    assert alarms([0.5, 0.5, -1.0, 2.0]) < 0.1
+    assert alarms([2.0, 0.0, 0.0, 1.0]) > 0.6
 
 
 def test_nothing_is_said_of_different_prompts():
@@ -112,6 +135,7 @@ def check(played: Met, lines: Sequence[Standing], anchor: int | None) -> None:
     for line in lines[1:]:
         p = line.p_best
         assert p is None or line.gap is not None
+        assert line.gap is None or line.gap.test is not GapTest.all_games or p is not None
         if p is not None and line.gap is not None:
             assert 0 < line.gap.p <= p <= 1
             assert line.gap.difference >= -1e-9, "the first is never the worse one of a gap with a p"
