@@ -29,10 +29,8 @@ class MachineError(ProspectError):
     exit_code = 3
 
 
-class NotConvergedError(ProspectError):
+class NotConvergedError(MachineError):
     """A fit has not settled: its figures would be wrong, and are not given."""
-
-    exit_code = 3
 
 
 def exit_code(work: Callable[[], int]) -> int:

@@ -53,6 +53,8 @@ def run(given: argparse.Namespace) -> Answer:
     instruments = lengths.instruments_for(Control(given.lc), Path(given.lc_data) if given.lc_data else None)
     if given.lc_c is not None and instruments is None:
         raise UserError("--lc-c is the constant of AlpacaEval's penalty: it needs --lc alpaca --lc-data DIR")
+    if given.lc_c is not None and not given.lc_c > 0:
+        raise UserError(f"--lc-c {given.lc_c:g}: the constant of AlpacaEval's penalty is above 0")
     records = [
         figures(judgments.of(name), Control(given.lc), instruments, given.seed, given.lc_c)
         for name in judgments.candidates

@@ -181,7 +181,8 @@ def _matched(data: length.Rows, seed: int) -> dict[str, Any] | None:
     near = length.matched(data, seed)
     if near is None:
         return None
-    return {"win_rate": 100 * near.mean, "ci95": [100 * end for end in near.ci95], "prompts": near.n}
+    interval = {"ci95": [100 * end for end in near.ci95], "ci95_method": near.method}
+    return {"win_rate": 100 * near.mean, **interval, "prompts": near.n}
 
 
 def _rows(

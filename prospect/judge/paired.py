@@ -17,7 +17,8 @@ from prospect.judge.commands import Answer
 from prospect.judge.judged import Judged, Judgments
 from prospect.judge.readers import load_judgments
 from prospect.stats import paired as stats
-from prospect.stats.paired import Paired
+from prospect.stats.met import LEVEL
+from prospect.stats.paired import Floats, Paired
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -63,13 +64,10 @@ def compare(a: Judgments, b: Judgments, seed: int) -> dict[str, Any]:
     Raises:
         UserError: the judge, its prompt or the baseline's answers differ, or no prompt is common to both.
     """
-    ours, theirs = by_prompt(a.rows), by_prompt(b.rows)
-    common = sorted(ours.keys() & theirs.keys())
+    common, scores, left_out = shared_scores(a, b)
     check_alike(a, b, common)
-    scores = [np.array([_mean(side[prompt]) for prompt in common]) for side in (ours, theirs)]
     found = stats.compare(scores[0], scores[1], seed)
     assert found is not None
-    left_out = len(ours) + len(theirs) - 2 * len(common)
     return {
         "a": a.rows[0].candidate,
         "b": b.rows[0].candidate,
@@ -83,12 +81,30 @@ def compare(a: Judgments, b: Judgments, seed: int) -> dict[str, Any]:
     }
 
 
-def by_prompt(rows: Sequence[Judged]) -> dict[str, list[Judged]]:
-    """The rows with a verdict, by prompt."""
-    found: dict[str, list[Judged]] = {}
+def shared_scores(a: Judgments, b: Judgments) -> tuple[list[str], tuple[Floats, Floats], int]:
+    """Prompts that both have a verdict on, both mean scores of them, and how many prompts only one of the two has.
+
+    Where somebody has met several baselines, scores are of those that both have met on the prompt.
+    """
+    several = max(len({row.baseline for row in side.rows}) for side in (a, b)) > 1
+    ours, theirs = (_cells(side.rows, several) for side in (a, b))
+    shared: dict[str, list[tuple[float, float]]] = {}
+    for key in sorted(ours.keys() & theirs.keys()):
+        shared.setdefault(key[0], []).append((_mean(ours[key]), _mean(theirs[key])))
+    prompts = list(shared)
+    first, second = (
+        np.array([_mean([pair[side] for pair in shared[prompt]]) for prompt in prompts]) for side in (0, 1)
+    )
+    alone = {key[0] for key in ours.keys() | theirs.keys()} - shared.keys()
+    return prompts, (first, second), len(alone)
+
+
+def _cells(rows: Sequence[Judged], several: bool) -> dict[tuple[str, str], list[float]]:
+    """Scores by prompt and, where there are several, by baseline."""
+    found: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if row.score is not None:
-            found.setdefault(row.prompt_id, []).append(row)
+            found.setdefault((row.prompt_id, row.baseline if several else ""), []).append(row.score)
     return found
 
 
@@ -109,8 +125,12 @@ def check_alike(a: Judgments, b: Judgments, common: Sequence[str]) -> None:
                 f"{a.name} and {b.name}: different {what} ({', '.join(sorted(one))} and {', '.join(sorted(other))}): "
                 "their figures do not compare"
             )
-    marks = [{row.key: row.baseline_mark for row in side.rows} for side in (a, b)]
-    shared = [key for key in marks[0].keys() & marks[1].keys() if key[0] in set(common)]
+    several, prompts = max(len({row.baseline for row in side.rows}) for side in (a, b)) > 1, set(common)
+    marks = [
+        {(row.key, row.baseline if several else ""): row.baseline_mark for row in side.rows if row.prompt_id in prompts}
+        for side in (a, b)
+    ]
+    shared = marks[0].keys() & marks[1].keys()
     differ = sum(marks[0][key] != marks[1][key] for key in shared)
     if differ:
         raise UserError(
@@ -119,14 +139,14 @@ def check_alike(a: Judgments, b: Judgments, common: Sequence[str]) -> None:
         )
 
 
-def _mean(rows: Sequence[Judged]) -> float:
-    return math.fsum(row.score for row in rows if row.score is not None) / len(rows)
+def _mean(scores: Sequence[float]) -> float:
+    return math.fsum(scores) / len(scores)
 
 
 def _figures(found: Paired) -> dict[str, Any]:
     difference = found.difference
     record = asdict(found)
-    del record["difference"], record["z"], record["p_normal"], record["se_unpaired"], record["permutation"]
+    del record["difference"], record["z"], record["p_normal"], record["se_unpaired"]
     return {
         "diff": 100 * difference.mean,
         "ci95": [100 * end for end in difference.ci95],
@@ -135,8 +155,6 @@ def _figures(found: Paired) -> dict[str, Any]:
         "se_unpaired": None if found.se_unpaired is None else 100 * found.se_unpaired,
         "z": found.z,
         "p_two_sided": found.p_normal,
-        "permutation_p": found.permutation.p,
-        "permutation_exact": found.permutation.exact,
         **record,
         "n_still_needed": None if found.n_needed is None else max(0, found.n_needed - difference.n),
     }
@@ -144,20 +162,21 @@ def _figures(found: Paired) -> dict[str, Any]:
 
 def _words(record: dict[str, Any]) -> str:
     low, high = record["ci95"]
-    drawn = "" if record["permutation_exact"] else " (drawn)"
     lines = [
         f"{record['a']} less {record['b']}: {record['diff']:+.2f} points (95% interval {low:+.2f} to {high:+.2f}), "
-        f"permutation p {record['permutation_p']:.4g}{drawn}, on {record['n_common']} common prompts",
+        f"permutation p {record['permutation_p']:.4g}, on {record['n_common']} common prompts",
         f"{record['win_rate_a']:.2f}% and {record['win_rate_b']:.2f}%; only the first won {record['only_a']} prompts, "
         f"only the second {record['only_b']} (McNemar p {record['mcnemar_p']:.4g})",
     ]
-    if low <= 0 <= high and record["permutation_p"] < 0.05:
-        lines.append("the interval holds 0 though p is small: too few prompts to be sure")
-    elif low <= 0 <= high or record["permutation_p"] >= 0.05:
+    if record["permutation_p"] >= LEVEL:
         more = record["n_still_needed"]
         lines.append(
             "not told apart: no difference at all was seen"
+            if record["diff"] == 0
+            else "not told apart: too few prompts to say how many it would take"
             if more is None
             else f"not told apart: a difference of this size would take about {more} prompts more (80% power)"
         )
+    if (record["permutation_p"] < LEVEL) == (low <= 0 <= high):
+        lines.append("the interval and the permutation test do not agree on 0: take the two as barely told apart")
     return "\n".join(lines)

@@ -10,7 +10,8 @@ import numpy as np
 
 from prospect.judge.judged import Judged
 from prospect.stats.agreement import kappa
-from prospect.stats.bootstrap import cluster_means, estimate_difference
+from prospect.stats.bootstrap import cluster_means, estimate_difference, needs_exact
+from prospect.stats.intervals import exact_gap
 
 
 def position(rows: Sequence[Judged], seed: int) -> dict[str, Any] | None:
@@ -68,7 +69,11 @@ def _unpaired(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]
         return {}
     gap = 100 * (math.fsum(second) / len(second) - math.fsum(first) / len(first))
     error = 100 * math.sqrt(float(np.var(first, ddof=1)) / len(first) + float(np.var(second, ddof=1)) / len(second))
-    return {"gap_second_minus_first": gap, "gap_se": error, "ci95": [gap - 1.96 * error, gap + 1.96 * error]}
+    interval = [gap - 1.96 * error, gap + 1.96 * error]
+    if needs_exact(np.array(first)) or needs_exact(np.array(second)):
+        ends = exact_gap((math.fsum(second), len(second)), (math.fsum(first), len(first)))
+        interval = [min(interval[0], 100 * ends[0]), max(interval[1], 100 * ends[1])]
+    return {"gap_second_minus_first": gap, "gap_se": error, "ci95": [max(-100.0, interval[0]), min(100.0, interval[1])]}
 
 
 def _side(score: float) -> int:

@@ -8,6 +8,8 @@ all were judged against one baseline, a strength is the logit of a win rate and 
 from __future__ import annotations
 
 import argparse
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,12 @@ import numpy as np
 
 from prospect.errors import UserError, nearest
 from prospect.judge.commands import Answer
-from prospect.judge.field import Field, load_field
-from prospect.judge.gaps import evidence
+from prospect.judge.field import Field, load_field, one_judge
 from prospect.judge.judged import Judged
+from prospect.judge.runs import Run
 from prospect.judge.sweep import SweepControl, control_sweep
-from prospect.stats.bradley_terry import Met, Standing, parts, standings
-from prospect.stats.ranks import Place, places
+from prospect.stats.bradley_terry import Standing, parts, standings
+from prospect.stats.met import Met
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -54,48 +56,8 @@ def run(given: argparse.Namespace) -> Answer:
     field = one_judge(load_field([Path(name) for name in given.results], given.label), given.judge)
     record = rank(field, given.anchor, given.seed)
     record["length_control"] = control_sweep(field.rows, SweepControl(given.lc), given.seed)
-    return Answer(record, _words(record), [*field.notes, *record["warnings"]])
-
-
-def one_judge(field: Field, wanted: str | None) -> Field:
-    """The part of one judge, with one prompt.
-
-    Raises:
-        UserError: there is none of that name, or several, or their baseline's answers differ.
-    """
-    judges = sorted({row.judge for row in field.rows} | {run.judge for run in field.runs})
-    if wanted is not None and wanted not in judges:
-        raise UserError(f"--judge {wanted}: no such judge{nearest(wanted, judges)}; there are {', '.join(judges)}")
-    if wanted is None and len(judges) > 1:
-        raise UserError(
-            f"results of several judges ({', '.join(judges)}) share no table: choose one with --judge, "
-            "or see how far they agree with `compare.py agree`"
-        )
-    rows = [row for row in field.rows if row.judge == (wanted or judges[0])]
-    runs = [run for run in field.runs if run.judge == (wanted or judges[0])]
-    settings = sorted({row.setting for row in rows} | {run.setting for run in runs})
-    if len(settings) > 1:
-        raise UserError(f"results of several judge's prompts or endpoints share no table: {', '.join(settings)}")
-    _check_baselines(rows)
-    return Field(rows, runs, field.notes)
-
-
-def _check_baselines(rows: Sequence[Judged]) -> None:
-    """Refuse a baseline whose answers to the same prompts are not the same for all.
-
-    Raises:
-        UserError: names it.
-    """
-    marks: dict[tuple[str, str, int], set[str]] = {}
-    for row in rows:
-        if row.baseline_mark:
-            marks.setdefault((row.baseline, *row.key), set()).add(row.baseline_mark)
-    differ = [key for key, found in marks.items() if len(found) > 1]
-    if differ:
-        raise UserError(
-            f"`{differ[0][0]}` stands for different answers on {len(differ)} of {len(marks)} rows: runs that were "
-            "compared with different baselines share no table"
-        )
+    record["warnings"] = [*field.notes, *record["warnings"]]
+    return Answer(record, _words(record), record["warnings"])
 
 
 def rank(field: Field, anchor: str | None, seed: int) -> dict[str, Any]:
@@ -115,35 +77,73 @@ def rank(field: Field, anchor: str | None, seed: int) -> dict[str, Any]:
     fixed = anchor or shared
     at = None if fixed is None else names.index(fixed)
     table = standings(met, at, seed)
-    found = places([line.index for line in table], evidence(field, names), seed)
     return {
         "judge": field.rows[0].judge if field.rows else field.runs[0].judge,
         "models": names,
         "wins_matrix": met.wins.tolist(),
         "shared_baseline": shared,
         "anchor": fixed,
-        "table": [_line(names[line.index], line, place, met.wins) for line, place in zip(table, found, strict=True)],
-        "warnings": [*_warnings(names, met.wins), *_contradicted([names[line.index] for line in table], found)],
+        "table": [_line(names[place.index], place, met.wins) for place in table],
+        "warnings": [*_bounds(names, met.wins, fixed), *_other_way(names, table)],
     }
 
 
 def _met(field: Field) -> tuple[list[str], Met]:
-    """Names, and who met whom."""
-    candidates, baselines = field.run_names()
-    names = sorted({name for row in field.rows for name in (row.candidate, row.baseline)} | {*candidates, *baselines})
+    """Names, and who met whom. Where one name stands for several baselines, each has its own place."""
+    marks: dict[str, set[str]] = {}
+    for run in field.runs:
+        marks.setdefault(run.baseline_name, set()).add(run.baseline)
+    baselines = {
+        (run.baseline_name, run.baseline): run.baseline_name
+        if len(marks[run.baseline_name]) == 1
+        else f"{run.baseline_name} ({run.baseline[:8]})"
+        for run in field.runs
+    }
+    candidates = _run_names(field.runs)
+    names = sorted(
+        {name for row in field.rows for name in (row.candidate, row.baseline)}
+        | set(candidates)
+        | set(baselines.values())
+    )
     place = {name: i for i, name in enumerate(names)}
     prompts = {prompt: i for i, prompt in enumerate(sorted({row.prompt_id for row in field.rows}))}
     clusters = np.zeros((len(prompts), len(names), len(names)))
-    for row in field.rows:
-        if row.score is not None:
-            i, j = place[row.candidate], place[row.baseline]
-            clusters[prompts[row.prompt_id], i, j] += row.score
-            clusters[prompts[row.prompt_id], j, i] += 1 - row.score
+    for (prompt, candidate, baseline), scores in _cells(field.rows).items():
+        i, j, score = place[candidate], place[baseline], math.fsum(scores) / len(scores)
+        clusters[prompts[prompt], i, j] = score
+        clusters[prompts[prompt], j, i] = 1 - score
     counts = [
-        (place[name], place[baseline], run.wins, run.ties, run.losses)
-        for name, baseline, run in zip(candidates, baselines, field.runs, strict=True)
+        (place[name], place[baselines[run.baseline_name, run.baseline]], run.wins, run.ties, run.losses)
+        for name, run in zip(candidates, field.runs, strict=True)
     ]
     return names, Met(clusters, counts)
+
+
+def _cells(rows: Sequence[Judged]) -> dict[tuple[str, str, str], list[float]]:
+    """(prompt, candidate, baseline): the candidate's scores. The prompt is the unit, however often two met on it.
+
+    Raises:
+        UserError: somebody meets himself.
+    """
+    cells: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        if row.candidate == row.baseline:
+            raise UserError(f"`{row.candidate}` is the name of both sides: nobody can be ranked against himself")
+        turned = (row.prompt_id, row.baseline, row.candidate)
+        if row.score is not None and turned in cells:
+            cells[turned].append(1 - row.score)
+        elif row.score is not None:
+            cells.setdefault((row.prompt_id, row.candidate, row.baseline), []).append(row.score)
+    return cells
+
+
+def _run_names(runs: Sequence[Run]) -> list[str]:
+    """Runs of one name are told apart by their dates, and those of one date by their numbers."""
+    often = Counter(run.name for run in runs)
+    dated = [run.name if often[run.name] == 1 else f"{run.name} ({run.line.get('date')})" for run in runs]
+    return [
+        name if dated.count(name) == 1 else f"{name} #{dated[:at].count(name) + 1}" for at, name in enumerate(dated)
+    ]
 
 
 def _shared_baseline(field: Field, names: Sequence[str]) -> str | None:
@@ -151,49 +151,53 @@ def _shared_baseline(field: Field, names: Sequence[str]) -> str | None:
     return next(iter(found)) if len(found) == 1 and found <= set(names) else None
 
 
-def _line(name: str, line: Standing, place: Place, wins: Any) -> dict[str, Any]:
-    won, lost = float(wins[line.index].sum()), float(wins[:, line.index].sum())
+def _line(name: str, place: Standing, wins: Any) -> dict[str, Any]:
+    won, lost = float(wins[place.index].sum()), float(wins[:, place.index].sum())
+    gap = place.gap if place.p_best is not None else None
     return {
         "name": name,
         "rank": place.rank,
         "rank95": list(place.rank95),
-        "elo": line.elo,
-        "elo_ci95": list(line.elo_ci95),
-        "strength": line.strength,
-        "se": line.se,
+        "elo": place.elo,
+        "elo_ci95": [end if math.isfinite(end) else None for end in place.elo_ci95],
+        "strength": place.strength,
+        "se": place.se,
         "games": won + lost,
         "win_rate": 100 * won / (won + lost),
-        "p_gap_to_first_holm": place.p,
-        "p_test": place.test,
-        "p_exact": place.exact,
+        "p_gap_to_first": gap and gap.p,
+        "p_gap_to_first_holm": place.p_best,
+        "p_test": gap and str(gap.test),
+        "p_method": gap and gap.method,
     }
 
 
-def _contradicted(names: Sequence[str], found: Sequence[Place]) -> list[str]:
-    return [
-        f"{name} is behind {names[0]} by all its prompts, but ahead on those that both have: nothing tells them apart"
-        for name, place in zip(names, found, strict=True)
-        if place.contradicted
-    ]
-
-
-def _warnings(names: Sequence[str], wins: Any) -> list[str]:
+def _bounds(names: Sequence[str], wins: Any, anchor: str | None) -> list[str]:
     extreme = [name for i, name in enumerate(names) if not wins[i].sum() or not wins[:, i].sum()]
-    return [f"{name} has won or lost everything: its Elo is only a bound" for name in extreme]
+    found = [f"{name} has won or lost everything: its Elo is only a bound" for name in extreme]
+    if extreme and len(names) > 2 and (anchor is None or anchor in extreme):
+        found.append(f"so is everybody's, measured from {anchor or 'the mean'}: choose another --anchor")
+    return found
+
+
+def _other_way(names: Sequence[str], table: Sequence[Standing]) -> list[str]:
+    return [
+        f"{names[place.index]}: on what it shares with {names[table[0].index]} it is the better one by "
+        f"{-100 * place.gap.difference:.2f} points, on all prompts of each it is not: no p"
+        for place in table
+        if place.gap is not None and place.p_best is None
+    ]
 
 
 def _words(record: Mapping[str, Any]) -> str:
     width = max(len(line["name"]) for line in record["table"])
-    lines = [
-        f"{'rank':>4}  {'95%':>7}  {'':<{width}}  {'Elo':>5}  {'95% interval':>14}  win rate  p of gap to first (Holm)"
-    ]
+    heads = f"{'95%':>7}  {'':<{width}}  {'Elo':>5}  {'95% interval':>14}  win rate  p of gap to first  by Holm"
+    lines = [f"rank  {heads}"]
     for line in record["table"]:
-        low, high = ("–" if end is None else f"{end:.0f}" for end in line["elo_ci95"])
-        ranks = "–".join(map(str, line["rank95"]))
-        p = "–" if line["p_gap_to_first_holm"] is None else f"{line['p_gap_to_first_holm']:.3g}"
+        low, high = ("∞" if end is None else f"{end:.0f}" for end in line["elo_ci95"])
+        ranks, p, holm = "–".join(map(str, line["rank95"])), line["p_gap_to_first"], line["p_gap_to_first_holm"]
         lines.append(
-            f"{line['rank']:>4}  {ranks:>7}  {line['name']:<{width}}  {line['elo']:>5.0f}  {low:>6} to {high:<5} "
-            f"{line['win_rate']:>7.1f}%  {p}"
+            f"{line['rank']:>4}  {ranks:>7}  {line['name']:<{width}}  {line['elo']:>5.0f}  "
+            f"{'−' * (low == '∞') + low:>6} – {high:<5}  {line['win_rate']:>7.1f}%  {_p(p):>17}  {_p(holm)}"
         )
     if record["shared_baseline"]:
         lines.append(f"all met {record['shared_baseline']} only: Elo is the logit of the win rate on another scale")
@@ -202,3 +206,7 @@ def _words(record: Mapping[str, Any]) -> str:
         low, high = found["ci95"]
         lines.append(f"length-controlled, {name}: {found['rate']:.2f}% ({low:.2f} to {high:.2f})")
     return "\n".join(lines)
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

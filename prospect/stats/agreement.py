@@ -6,13 +6,13 @@ Everything is a function of the confusion matrix [k, k] (row: first rater, colum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prospect.stats.bootstrap import EXACT_BELOW
+from prospect.stats.bootstrap import needs_exact
 from prospect.stats.intervals import Interval, clopper_pearson
 
 Floats = NDArray[np.float64]
@@ -42,36 +42,35 @@ def accuracy(confusion: Floats) -> Floats:
 
 def kappa(confusion: Floats) -> Floats:
     """Agreement beyond that of raters who keep their shares but draw at random; NaN where that is total."""
-    return _beyond(confusion, _kappa_chance(confusion))
+    return _beyond(confusion, _kept_shares)
 
 
 def ac1(confusion: Floats) -> Floats:
     """Like kappa, with a chance that does not rise when one label is rare."""
-    return _beyond(confusion, _ac1_chance(confusion))
+    return _beyond(confusion, _rare_allowed)
 
 
-def _beyond(confusion: Floats, chance: Floats) -> Floats:
+def _no_chance(confusion: Floats) -> Floats:
+    return np.zeros(confusion.shape[:-2])
+
+
+def _kept_shares(confusion: Floats) -> Floats:
+    products: Floats = (confusion.sum(axis=-1) * confusion.sum(axis=-2)).sum(axis=-1)
+    chance: Floats = products / confusion.sum(axis=(-2, -1)) ** 2
+    return chance
+
+
+def _rare_allowed(confusion: Floats) -> Floats:
+    share = (confusion.sum(axis=-1) + confusion.sum(axis=-2)) / (2 * confusion.sum(axis=(-2, -1))[..., None])
+    chance: Floats = (share * (1 - share)).sum(axis=-1) / (confusion.shape[-1] - 1)
+    return chance
+
+
+def _beyond(confusion: Floats, chance: Callable[[Floats], Floats]) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        beyond: Floats = (accuracy(confusion) - chance) / (1 - chance)
+        expected = chance(confusion)
+        beyond: Floats = (accuracy(confusion) - expected) / (1 - expected)
     return beyond
-
-
-def _kappa_chance(confusion: Floats) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        products = (confusion.sum(axis=-1) * confusion.sum(axis=-2)).sum(axis=-1)
-        chance: Floats = products / confusion.sum(axis=(-2, -1)) ** 2
-    return chance
-
-
-def _ac1_chance(confusion: Floats) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        total = confusion.sum(axis=(-2, -1))
-        share = (confusion.sum(axis=-1) + confusion.sum(axis=-2)) / (2 * total[..., None])
-        chance: Floats = (share * (1 - share)).sum(axis=-1) / (confusion.shape[-1] - 1)
-    return chance
-
-
-_CHANCE: Mapping[Callable[[Floats], Floats], Callable[[Floats], Floats]] = {kappa: _kappa_chance, ac1: _ac1_chance}
 
 
 def agree(
@@ -93,17 +92,17 @@ def agree(
     distinct, counts = np.unique(cells.reshape(len(names), -1), axis=0, return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(len(names), counts / len(names), size=_DRAWS) @ distinct
     resamples = drawn.reshape(-1, k, k)
-    share = float(accuracy(confusion))
-    few = len(names) < EXACT_BELOW or share in (0.0, 1.0)  # resamples of few, or of equals, are all alike
-    exact = clopper_pearson(share * len(names), len(names)) if few else None
+    exact = None
+    if needs_exact(accuracy(cells)):
+        exact = clopper_pearson(float(accuracy(confusion)) * len(names), len(names))
     return Agreement(
         n=len(first),
         accuracy=_number(accuracy(confusion)),
         kappa=_number(kappa(confusion)),
         ac1=_number(ac1(confusion)),
-        accuracy_ci95=_interval(accuracy, resamples, confusion, exact),
-        kappa_ci95=_interval(kappa, resamples, confusion, exact),
-        ac1_ci95=_interval(ac1, resamples, confusion, exact),
+        accuracy_ci95=_interval(_no_chance, confusion, resamples, exact),
+        kappa_ci95=_interval(_kept_shares, confusion, resamples, exact),
+        ac1_ci95=_interval(_rare_allowed, confusion, resamples, exact),
         confusion=_counts(confusion),
     )
 
@@ -117,24 +116,16 @@ def _number(value: Floats) -> float | None:
 
 
 def _interval(
-    figure: Callable[[Floats], Floats], resamples: Floats, confusion: Floats, exact: Interval | None
+    chance: Callable[[Floats], Floats], confusion: Floats, resamples: Floats, exact: Interval | None
 ) -> Interval | None:
-    """A bootstrap's percentiles; at least as wide as the figure at both ends of an ``exact`` interval of accuracy, at
-    the same chance: all figures here are linear in accuracy."""
-    values = figure(resamples)
+    """The bootstrap's; where that is too narrow, at least as wide as the accuracy's exact one, at the chance that was
+    seen."""
+    values, expected = _beyond(resamples, chance), float(chance(confusion))
     values = values[np.isfinite(values)]
-    if not len(values):
+    if not len(values) or expected == 1:
         return None
     low, high = map(float, np.quantile(values, (0.025, 0.975)))
-    at = float(figure(confusion))
-    if exact is None or not np.isfinite(at):
+    if exact is None:
         return low, high
-    share = float(accuracy(confusion))
-    beyond = _slope(figure, confusion)
-    ends = [at + beyond * (end - share) for end in exact]
-    return min(low, *ends), max(high, *ends)
-
-
-def _slope(figure: Callable[[Floats], Floats], confusion: Floats) -> float:
-    """How much a figure grows with accuracy: 1 / (1 − chance)."""
-    return 1.0 if figure is accuracy else 1 / (1 - float(_CHANCE[figure](confusion)))
+    ends = [(end - expected) / (1 - expected) for end in exact]
+    return max(-1.0, min(low, ends[0])), max(high, ends[1])

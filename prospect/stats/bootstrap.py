@@ -1,7 +1,8 @@
 """The mean of one number a prompt, and its 95% interval.
 
 The unit is the prompt: both orders of a comparison and repeated samples of a prompt are one cluster, averaged first.
-From 30 prompts on the interval is the percentile bootstrap's; below, or where nothing varies, it is exact.
+From 30 prompts on the interval is the percentile bootstrap's. Below, or where nothing varies, or all but a few prompts'
+worth of score is on one side, it is exact: no resample can show what was hardly seen.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prospect.stats.intervals import Interval, clopper_pearson
+from prospect.stats.intervals import Interval, clopper_pearson, exact_gap
 
 _DRAWS = 10_000
-EXACT_BELOW = 30
+EXACT_BELOW = 30  # prompts
+_SEEN = (
+    4  # prompts' worth: with fewer than 3.7 more than 2.5% of the resamples have none, and the interval ends at 0 or 1
+)
+_SAME = 1e-9  # values that differ by less do not vary
 _CELLS = 400_000  # numbers held at once
 _ROWS_A_COUNT = 16  # so many rows are drawn in the time that one count of a multinomial vector takes
 
@@ -42,25 +47,37 @@ def cluster_means(values: Iterable[tuple[str, float]]) -> NDArray[np.float64]:
 
 def estimate(scores: NDArray[np.float64], seed: int) -> Estimate | None:
     """Mean and interval of scores in [0, 1], one a prompt; None for none."""
-    return _estimate(scores, seed, _exact_score)
+    return _estimate(scores, seed, _exact_score, needs_exact(scores))
 
 
 def estimate_difference(differences: NDArray[np.float64], seed: int) -> Estimate | None:
     """Mean and interval of differences in [-1, 1], one a prompt; None for none."""
-    return _estimate(differences, seed, _exact_difference)
+    moved, balance = math.fsum(np.abs(differences)), abs(math.fsum(differences))
+    too_narrow = _too_narrow(differences, min(moved, len(differences) - balance))
+    return _estimate(differences, seed, _exact_difference, too_narrow)
+
+
+def needs_exact(scores: NDArray[np.float64]) -> bool:
+    """Whether a bootstrap of scores in [0, 1], one a prompt, would be too narrow."""
+    return _too_narrow(scores, min(math.fsum(scores), math.fsum(1 - scores)))
+
+
+def _too_narrow(values: NDArray[np.float64], seen: float) -> bool:
+    """``seen``: how many prompts' worth of score there is to be drawn more or less often."""
+    return len(values) < EXACT_BELOW or seen < _SEEN - _SAME or float(np.ptp(values)) < _SAME
 
 
 def _estimate(
-    values: NDArray[np.float64], seed: int, exact: Callable[[NDArray[np.float64]], Interval]
+    values: NDArray[np.float64], seed: int, exact: Callable[[NDArray[np.float64]], Interval], too_narrow: bool
 ) -> Estimate | None:
     n = len(values)
     if n == 0:
         return None
     mean = math.fsum(values) / n
     se = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None
-    if n >= EXACT_BELOW and se:
-        return Estimate(mean, se, bootstrap(values, seed), n, "bootstrap")
-    return Estimate(mean, se, exact(values), n, "exact")
+    if too_narrow:
+        return Estimate(mean, se, exact(values), n, "exact")
+    return Estimate(mean, se, bootstrap(values, seed), n, "bootstrap")
 
 
 def _exact_score(scores: NDArray[np.float64]) -> Interval:
@@ -68,13 +85,9 @@ def _exact_score(scores: NDArray[np.float64]) -> Interval:
 
 
 def _exact_difference(differences: NDArray[np.float64]) -> Interval:
-    """Of the mean gain less that of the mean loss, each at 97.5%."""
+    """Of the mean gain less that of the mean loss."""
     n = len(differences)
-    gain, loss = (
-        clopper_pearson(min(math.fsum(np.maximum(part, 0.0)), n), n, level=0.975)
-        for part in (differences, -differences)
-    )
-    return gain[0] - loss[1], gain[1] - loss[0]
+    return exact_gap((math.fsum(np.maximum(differences, 0.0)), n), (math.fsum(np.maximum(-differences, 0.0)), n))
 
 
 def bootstrap(values: NDArray[np.float64], seed: int, draws: int = _DRAWS) -> Interval:

@@ -1,62 +1,44 @@
-"""Bradley–Terry strengths (1952) of everybody who met somebody: P(i beats j) = σ(θ_i − θ_j), ties count half.
+"""A table of everybody who met somebody, by Bradley–Terry strength, with places that no p value contradicts.
 
-Maximum likelihood by Newton's method, for one matrix of wins or for many at once (a bootstrap). A ridge too weak to be
-seen keeps finite who won or lost everything. Strengths have mean 0; Elo's scale has 400 / ln 10 points to a unit.
+Elo's scale has 400 / ln 10 points to a unit of strength.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, logit
 
-from prospect.errors import NotConvergedError
-from prospect.stats.bootstrap import EXACT_BELOW
-from prospect.stats.intervals import Interval, clopper_pearson
+from prospect.stats.bootstrap import estimate, needs_exact
+from prospect.stats.intervals import Interval, clopper_pearson, rising
+from prospect.stats.met import Gap, Met, gaps, told_apart
+from prospect.stats.strengths import Floats, information, strengths
 
-Floats = NDArray[np.float64]
 ELO = 400 / math.log(10)
-_RIDGE = 1e-5
 _DRAWS = 1_000
 _AT_ONCE = 100
-_MOST_STEPS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Met:
-    """What was played. ``wins`` [m, m]: row's score against column. ``clusters`` [c, m, m]: the same by prompt, for
-    what is known prompt by prompt. ``counts``: (i, j, wins, ties, losses) of what is known by its counts only, where
-    prompts count as independent. ``wins`` is the sum of both."""
-
-    clusters: Floats
-    counts: Sequence[tuple[int, int, int, int, int]]
-
-    @property
-    def wins(self) -> Floats:
-        """All of it."""
-        total: Floats = self.clusters.sum(axis=0)
-        for i, j, won, tied, lost in self.counts:
-            total[i, j] += won + tied / 2
-            total[j, i] += lost + tied / 2
-        return total
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One of the table. ``se`` is of the strength (from the curvature), ``elo_ci95`` a bootstrap's. For fewer than 30
-    prompts, or where all were won or lost, it is at least as wide as the exact interval of the win rate; an end is
-    None where nothing holds it."""
+    """One of the table. ``se`` is of the strength (from the curvature). ``elo_ci95`` may be open (infinite) at an end.
+    ``rank95``: from the best to the worst place of those from whom it is not told apart. ``gap``: what is known of the
+    first's lead over it, None where nothing is; ``p_best``: the p of that by Holm, for as many comparisons as are known
+    of the first, None where the gap points the other way than the strengths."""
 
     index: int
     strength: float
     se: float
     elo: float
-    elo_ci95: tuple[float | None, float | None]
+    elo_ci95: Interval
+    rank: int
+    rank95: tuple[int, int]
+    gap: Gap | None
+    p_best: float | None
 
 
 def parts(wins: Floats) -> list[list[int]]:
@@ -65,104 +47,84 @@ def parts(wins: Floats) -> list[list[int]]:
     return [np.flatnonzero(labels == i).tolist() for i in range(n)]
 
 
-def strengths(wins: Floats) -> Floats:
-    """[b, m] with mean 0, of wins [b, m, m]."""
-    games = wins + np.swapaxes(wins, 1, 2)
-    m = wins.shape[-1]
-    steady = _RIDGE * np.eye(m) + 1 / m  # a common shift changes nothing: without the 1/m noise would decide it
-    theta = np.zeros(wins.shape[:2])
-    for _ in range(_MOST_STEPS):
-        chance = expit(theta[:, :, None] - theta[:, None, :])
-        gradient = (wins - games * chance).sum(axis=2) - _RIDGE * theta
-        step = np.linalg.solve(_information(games, chance) + steady, gradient[..., None])[..., 0]
-        step *= np.minimum(1.0, 2.0 / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-300))
-        theta = theta + step
-        if np.abs(step).max() < 1e-9:
-            break
-    else:
-        raise NotConvergedError(f"Bradley–Terry strengths have not settled in {_MOST_STEPS} steps")
-    centred: Floats = theta - theta.mean(axis=1, keepdims=True)
-    return centred
-
-
 def standings(met: Met, anchor: int | None, seed: int) -> list[Standing]:
     """The table, best first; ``anchor`` stands at Elo 1000, or the mean does."""
     wins = met.wins
     theta = strengths(wins[None])[0]
-    drawn = np.concatenate([_nearby(some, theta, wins) for some in _resampled(met, seed)])
     chance = expit(theta[:, None] - theta[None, :])
-    covariance = np.linalg.pinv(_information((wins + wins.T)[None], chance[None])[0])
-    shift = np.zeros(len(drawn)) if anchor is None else drawn[:, anchor]
-    low, high = np.quantile(1000 + ELO * (drawn - shift[:, None]), (0.025, 0.975), axis=0)
+    covariance = np.linalg.pinv(information((wins + wins.T)[None], chance[None])[0])
     order = sorted(range(len(theta)), key=lambda i: (-theta[i], i))
-    base = 0.0 if anchor is None else float(theta[anchor])
+    found = gaps(met, order, seed)
+    apart = told_apart(found, theta)
+    places, intervals = apart.places(order), _intervals(met, theta, anchor, seed)
     return [
         Standing(
             index=i,
             strength=float(theta[i]),
             se=float(math.sqrt(max(covariance[i, i], 0.0))),
-            elo=float(1000 + ELO * (theta[i] - base)),
-            elo_ci95=_wide(met, theta, i, base, (float(low[i]), float(high[i])), i == anchor),
+            elo=float(1000 + ELO * (theta[i] - (0.0 if anchor is None else theta[anchor]))),
+            elo_ci95=(1000 + ELO * intervals[i][0], 1000 + ELO * intervals[i][1]),
+            rank=place,
+            rank95=places[i],
+            gap=found.get((order[0], i)),
+            p_best=apart.adjusted.get((order[0], i)),
         )
-        for i in order
+        for place, i in enumerate(order, 1)
     ]
 
 
-def _wide(
-    met: Met, theta: Floats, i: int, base: float, drawn: Interval, fixed: bool
-) -> tuple[float | None, float | None]:
-    """A bootstrap's interval of Elo, as wide as the exact one of the win rate where resampling says too little."""
-    wins = met.wins
-    n, won = _prompts(met, i)
-    if fixed or (n >= EXACT_BELOW and 0 < won < n):
-        return drawn
+def _intervals(met: Met, theta: Floats, anchor: int | None, seed: int) -> list[Interval]:
+    """95% of everybody's strength less the anchor's (or the mean).
+
+    Where all met the anchor only, that of the win rate on another scale. Else the bootstrap's, made as wide as the
+    exact interval of somebody's win rate against the others as they are, where that has too few prompts for a
+    bootstrap, or hardly a win or a loss.
+    """
+    wins, everybody = met.wins, range(len(theta))
+    if anchor is not None and not np.delete(np.delete(wins, anchor, 0), anchor, 1).any():
+        return [(0.0, 0.0) if i == anchor else _of_rate(met, i, seed) for i in everybody]
+    drawn = np.concatenate([strengths(some, start=theta) for some in _resampled(met, seed)])
+    drawn = drawn if anchor is None else drawn - drawn[:, [anchor]]
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    exact = [_exact(met, wins, theta, i) for i in everybody]
+    share = 1 - 1 / len(theta) if anchor is None else 1.0  # of a change of one's strength that the mean leaves over
+    found = []
+    for i in everybody:
+        against = (0.0, 0.0) if anchor is None else exact[anchor]
+        here = theta[i] if anchor is None else theta[i] - theta[anchor]
+        ends = (here + share * exact[i][0] - against[1], here + share * exact[i][1] - against[0])
+        found.append((0.0, 0.0) if i == anchor else (min(float(low[i]), ends[0]), max(float(high[i]), ends[1])))
+    return found
+
+
+def _of_rate(met: Met, i: int, seed: int) -> Interval:
+    """The logit of the win rate's interval; open where nothing was lost, or won."""
+    found = estimate(_scores(met, i), seed)
+    assert found is not None
+    return float(logit(found.ci95[0])), float(logit(found.ci95[1]))
+
+
+def _exact(met: Met, wins: Floats, theta: Floats, i: int) -> Interval:
+    """How far the strength may change for the mean score, against these others, to stay within its exact interval;
+    (0, 0) where a bootstrap will do."""
+    scores = _scores(met, i)
+    if not needs_exact(scores):
+        return 0.0, 0.0
     games = wins[i] + wins[:, i]
-    against = float(games @ theta / games.sum())
-    low, high = (1000 + ELO * (against + logit(end) - base) for end in clopper_pearson(won, n))
-    ends = (min(low, drawn[0]), max(high, drawn[1]))
-    return ends[0] if math.isfinite(ends[0]) else None, ends[1] if math.isfinite(ends[1]) else None
+    rate = float(wins[i].sum() / games.sum())
+    low, high = clopper_pearson(rate * len(scores), len(scores))
+
+    def mean(change: float) -> float:
+        return float(games @ expit(theta[i] + change - theta) / games.sum())
+
+    return min(0.0, rising(mean, low)), max(0.0, rising(mean, high))
 
 
-def _prompts(met: Met, i: int) -> tuple[int, float]:
-    """How many prompts a candidate has met somebody on, and the sum of its mean scores."""
-    won, lost = met.clusters[:, i].sum(axis=1), met.clusters[:, :, i].sum(axis=1)
-    played = won + lost > 0
-    n, total = int(played.sum()), float((won[played] / (won + lost)[played]).sum())
-    for a, b, wins, ties, losses in met.counts:
-        if i in (a, b):
-            n += wins + ties + losses
-            total += (wins if i == a else losses) + ties / 2
-    return n, min(total, n)
-
-
-def _information(games: Floats, chance: Floats) -> Floats:
-    """Curvature [b, m, m] of the log-likelihood."""
-    curved = games * chance * (1 - chance)
-    diagonal = curved.sum(axis=2)[..., None] * np.eye(games.shape[-1])
-    information: Floats = diagonal - curved
-    return information
-
-
-def _nearby(wins: Floats, theta: Floats, original: Floats) -> Floats:
-    """Strengths [b, m] of resamples, by steps with the original's curvature: one inverse serves all of them. Where
-    that does not settle (hardly any wins), Newton's method does."""
-    m = len(theta)
-    chance = expit(theta[:, None] - theta[None, :])
-    curvature = _information((original + original.T)[None], chance[None])[0] + _RIDGE * np.eye(m) + 1 / m
-    inverse = np.linalg.inv(curvature)
-    games = wins + np.swapaxes(wins, 1, 2)
-    found = np.tile(theta, (len(wins), 1))
-    for _ in range(25):
-        chance = expit(found[:, :, None] - found[:, None, :])
-        step = ((wins - games * chance).sum(axis=2) - _RIDGE * found) @ inverse
-        found = found + np.clip(step, -1.0, 1.0)
-        unsettled = np.abs(step).max(axis=1) > 1e-5
-        if not unsettled.any():
-            break
-    if unsettled.any():
-        found[unsettled] = strengths(wins[unsettled])
-    centred: Floats = found - found.mean(axis=1, keepdims=True)
-    return centred
+def _scores(met: Met, i: int) -> Floats:
+    """Mean scores of one by prompt, and of each game that is known by counts only."""
+    won, played = met.clusters[:, i].sum(axis=1), (met.clusters[:, i] + met.clusters[:, :, i]).sum(axis=1)
+    known: Floats = won[played > 0] / played[played > 0]
+    return np.concatenate([known, np.repeat((1.0, 0.5, 0.0), met.tallies[i].sum(axis=0))])
 
 
 def _resampled(met: Met, seed: int) -> Iterator[Floats]:

@@ -4,29 +4,30 @@ logit p = a·tanh(Δ / sd(Δ)) + b·γ + c with Δ = baseline's length − candi
 rate is the mean of σ(b·γ + c): the same fit at Δ = 0. An intercept alone cannot tell a longer answer from a better one,
 so a prior must: AlpacaEval's pull by two gamed baselines and its difficulty γ of each instruction (``alpaca_fit``), or,
 on own data, a ~ N(−0.6, 0.2²) (``prior_fit``), which is within 1.0 points of AlpacaEval's figure on the mean of 56
-models and 3.7 at most. Intervals are percentile bootstraps of the whole fit over prompts; below 30 prompts, or where
-all score the same, they are at least as wide as the exact one of a share.
+models and 3.7 at most. Intervals are percentile bootstraps of the whole fit over prompts; where the raw rate's would be
+exact (see ``bootstrap``), they are as wide as that one, carried to equal length.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from prospect.stats.bootstrap import EXACT_BELOW, Estimate, estimate
-from prospect.stats.intervals import Interval, clopper_pearson
-from prospect.stats.logistic import Floats, Normal, Pull, fit, fit_l1
+from prospect.stats.bootstrap import Estimate, estimate, needs_exact
+from prospect.stats.intervals import Interval, clopper_pearson, rising
+from prospect.stats.logistic import Floats, Normal, Pull, fit
 
 OWN_PRIOR = (-0.6, 0.2)
 EXTRAPOLATED = 0.10  # below this overlap a fit speaks of lengths that hardly occur
 _MATCHED = 0.25  # in standard deviations of Δ
 _DRAWS = 1_000
 _AT_ONCE = 100
+_POINT = 1e-6  # an interval as narrow says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Rows:
 @dataclass(frozen=True, slots=True)
 class Controlled:
     """``overlap`` is the smaller of the shares of longer and shorter candidates; below 10% the rate is extrapolated.
-    ``ci95_method`` is ``bootstrap``, or ``exact`` where that would say too little."""
+    ``ci95_method`` is ``bootstrap`` or ``exact``."""
 
     rate: float
     ci95: Interval
@@ -91,14 +92,8 @@ def alpaca_fit(data: Rows, pull: Pull, seed: int, c: float | None = None) -> Con
     """
     assert data.difficulty is not None
     free = Normal((0.0,) * 3, (math.inf,) * 3)
-    found = _controlled(data, "alpaca", free, seed, pull)
-    if found is None or c is None or not np.ptp(data.gaps):
-        return found
-    x = _design(data, np.ones((1, len(data.scores))))[0]
-    theta = fit_l1(x, data.scores, c, pull)
-    rate = float(expit(x[:, 1:] @ theta[1:]).mean())
-    method = f"alpaca, L1 at C = {c:g}"
-    return replace(found, rate=rate, method=method, coefficients=tuple(map(float, theta)))
+    name, penalty = ("alpaca", 0.0) if c is None else (f"alpaca, L1 at C = {c:g}", 1 / c)
+    return _controlled(data, _Model(name, free, pull, penalty=penalty), seed)
 
 
 def prior_fit(data: Rows, seed: int, prior: tuple[float, float] = OWN_PRIOR) -> Controlled | None:
@@ -108,13 +103,13 @@ def prior_fit(data: Rows, seed: int, prior: tuple[float, float] = OWN_PRIOR) -> 
     """
     styles = 0 if data.style is None else data.style.shape[1]
     normal = Normal((prior[0], *(0.0,) * (styles + 1)), (prior[1], *(1.0,) * styles, math.inf))
-    return _controlled(data, "prior" if not styles else "prior, with style", normal, seed)
+    return _controlled(data, _Model("prior" if not styles else "prior, with style", normal), seed)
 
 
 def effects_fit(data: Rows, seed: int, prior: tuple[float, float]) -> Controlled | None:
     """With effects of the prompts from a sweep (``data.difficulty``) as given: logit p = a·x + γ + c."""
     normal = Normal((prior[0], 0.0), (prior[1], math.inf))
-    return _controlled(data, "prior of the sweep, with its prompts' effects", normal, seed, offset=True)
+    return _controlled(data, _Model("prior of the sweep, with its prompts' effects", normal, offset=True), seed)
 
 
 def matched(data: Rows, seed: int) -> Estimate | None:
@@ -130,53 +125,85 @@ def _means(clusters: NDArray[np.int64], scores: Floats) -> Floats:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What is fitted: see ``logistic.fit``. ``offset``: difficulties are effects as given, and get no coefficient."""
+
+    name: str
+    prior: Normal
+    pull: Pull | None = None
+    offset: bool = False
+    penalty: float = 0.0
+
+
 def _equal(data: Rows, seed: int) -> Controlled:
     """Where every answer is as long as the baseline's, the rate at equal length is the raw one."""
     raw = estimate(_means(data.clusters, data.scores), seed)
     assert raw is not None
-    method = "all lengths are equal: the raw rate"
-    return Controlled(raw.mean, raw.ci95, raw.method, method, (), 0.5, len(data.scores))
+    name = "all lengths are equal: the raw rate"
+    return Controlled(raw.mean, raw.ci95, raw.method, name, (), 0.5, len(data.scores))
 
 
-def _controlled(
-    data: Rows, method: str, prior: Normal, seed: int, pull: Pull | None = None, offset: bool = False
-) -> Controlled | None:
+def _controlled(data: Rows, model: _Model, seed: int) -> Controlled | None:
     n = len(data.scores)
     if n and not data.gaps.any():
         return _equal(data, seed)
     if n < 2 or not np.ptp(data.gaps):
         return None
-    whole, theta = _rates(data, np.ones((1, n)), prior, pull, offset)
+    whole, theta = _rates(data, np.ones((1, n)), model)
+    rate, (low, high) = float(whole[0]), _bootstrap(data, model, seed, theta[0])
+    by_prompt, ends = _means(data.clusters, data.scores), [(low, high)]
+    exact = needs_exact(by_prompt) or high - low < _POINT  # a penalty can hold all resamples where it wants them
+    if exact:
+        ends += [(rate, rate), _carried(data, model, theta[0], len(by_prompt))]
+    interval = min(low for low, _ in ends), max(high for _, high in ends)
+    coefficients = tuple(map(float, theta[0]))
+    method = "exact" if exact else "bootstrap"
+    return Controlled(rate, interval, method, model.name, coefficients, overlap(data.gaps), n)
+
+
+def _bootstrap(data: Rows, model: _Model, seed: int, start: Floats) -> Interval:
     rng = np.random.default_rng(seed)
     n_clusters = int(data.clusters.max()) + 1
     drawn = []
     for _ in range(_DRAWS // _AT_ONCE):
         counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=_AT_ONCE)
-        weights = counts[:, data.clusters].astype(np.float64)
-        drawn.append(_rates(data, weights, prior, pull, offset, start=theta[0])[0])
-    low, high = map(float, np.quantile(np.concatenate(drawn), (0.025, 0.975)))
-    rate, how = float(whole[0]), "bootstrap"
-    if n_clusters < EXACT_BELOW or not np.ptp(data.scores):  # resamples of few, or of equals, are all alike
-        exact = clopper_pearson(rate * n_clusters, n_clusters)
-        low, high, how = min(low, exact[0]), max(high, exact[1]), "exact"
-    return Controlled(rate, (low, high), how, method, tuple(map(float, theta[0])), overlap(data.gaps), n)
+        drawn.append(_rates(data, counts[:, data.clusters].astype(np.float64), model, start)[0])
+    low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975))
+    return float(low), float(high)
 
 
-def _rates(
-    data: Rows, weights: Floats, prior: Normal, pull: Pull | None, offset: bool, start: Floats | None = None
-) -> tuple[Floats, Floats]:
+def _carried(data: Rows, model: _Model, theta: Floats, prompts: int) -> Interval:
+    """The raw rate's exact interval at equal length: the intercept is moved until the fit has the raw rate's end, the
+    other coefficients stay."""
+    design, shift = _design(data, np.ones((1, len(data.scores))), not model.offset)[0], _shift(data, model)
+    fitted, level = design @ theta + shift, _at_equal_length(data, design) @ theta + shift
+    ends = clopper_pearson(float(data.scores.mean()) * prompts, prompts)
+    low, high = (rising(lambda change: float(expit(fitted + change).mean()), end) for end in ends)
+    return float(expit(level + low).mean()), float(expit(level + high).mean())
+
+
+def _rates(data: Rows, weights: Floats, model: _Model, start: Floats | None = None) -> tuple[Floats, Floats]:
     """Controlled rates [b] and coefficients [b, k] under row weights [b, n]."""
-    shift = data.difficulty if offset and data.difficulty is not None else np.zeros(len(data.scores))
-    design = _design(data, weights, with_difficulty=not offset)
-    theta = fit(design, data.scores, weights, prior, pull, shift, start, tolerance=1e-10 if start is None else 1e-5)
-    gap_free = design.copy()
-    styles = 0 if data.style is None else data.style.shape[1]
-    gap_free[..., : 1 + styles] = 0.0
-    chance = expit(np.matmul(gap_free, theta[:, :, None])[..., 0] + shift)
+    design, shift = _design(data, weights, not model.offset), _shift(data, model)
+    theta = fit(design, data.scores, weights, model.prior, model.pull, shift, start, model.penalty)
+    chance = expit(np.matmul(_at_equal_length(data, design), theta[:, :, None])[..., 0] + shift)
     return (chance * weights).sum(axis=1) / weights.sum(axis=1), theta
 
 
-def _design(data: Rows, weights: Floats, with_difficulty: bool = True) -> Floats:
+def _shift(data: Rows, model: _Model) -> float | Floats:
+    return data.difficulty if model.offset and data.difficulty is not None else 0.0
+
+
+def _at_equal_length(data: Rows, design: Floats) -> Floats:
+    """The same rows without their gaps."""
+    gap_free = design.copy()
+    styles = 0 if data.style is None else data.style.shape[1]
+    gap_free[..., : 1 + styles] = 0.0
+    return gap_free
+
+
+def _design(data: Rows, weights: Floats, with_difficulty: bool) -> Floats:
     """[b, n, k]: tanh of the gap in standard deviations of the (re)sample; style; difficulty; 1."""
     gap = np.tanh(data.gaps / _spread(data.gaps, weights)[:, None])
     columns = [gap]

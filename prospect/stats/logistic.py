@@ -1,7 +1,8 @@
 """Logistic regression of scores in [0, 1], many weighted fits at once (a bootstrap of the whole fit).
 
-Maximises Σ w·(y·η − log(1 + e^η)) − ½·Σ precision·(θ − mean)², η = X·θ + offset, by Newton's method. A score between 0
-and 1 is a row won in part (soft labels).
+Maximises Σ w·(y·η − log(1 + e^η)) − ½·Σ precision·(θ − mean)² − penalty·Σ|θ|, η = X·θ + offset, by Newton's method. A
+score between 0 and 1 is a row won in part (soft labels). A fit is done when its slopes vanish, not when its steps are
+small: these are small, too, where a method is stuck.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from scipy.special import expit
 from prospect.errors import NotConvergedError
 
 Floats = NDArray[np.float64]
-_MOST_STEPS = 200
-_L1_TOLERANCE = 1e-8  # of slopes, beside a penalty whose slope is 1
 _WEAK = 1e-6  # precision that keeps a coefficient finite where every row is won
+_STEPS, _SWEEPS = 100, 1_000
+_FAR = 3.0  # the longest step
+_SETTLED = 1e-12  # of the slope that the rows would have if all of them pulled the same way
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,107 +48,94 @@ def fit(
     pull: Pull | None = None,
     offset: float | Floats = 0.0,
     start: Floats | None = None,
-    tolerance: float = 1e-10,
+    penalty: float = 0.0,
 ) -> Floats:
-    """Coefficients [b, k]: designs [b, n, k] (or [1, n, k]), scores [n], weights [b, n]; ``start`` [k] is a guess.
+    """Coefficients [b, k]: designs [b, n, k] (or [1, n, k]), scores [n], weights [b, n]; ``start`` [k] is a guess, and
+    ``penalty`` times Σ|θ| is taken off what is maximised.
 
     Raises:
-        NotConvergedError: a step is still longer than ``tolerance`` after many.
+        NotConvergedError: the slopes do not vanish.
     """
-    mean = np.array(prior.mean)
-    precision = np.array([max(_WEAK, 1 / (sd * sd)) for sd in prior.sd])
-    guess = np.where(np.isfinite(prior.sd), mean, 0.0) if start is None else start
-    theta = np.tile(guess, (len(weights), 1))
-    products = None if pull is None else np.einsum("gj,gk->gjk", pull.design, pull.design).reshape(len(pull.design), -1)
-    for _ in range(_MOST_STEPS):
-        chance = expit(np.matmul(design, theta[:, :, None])[..., 0] + offset)
-        gradient = np.matmul((weights * (scores - chance))[:, None, :], design)[:, 0] - precision * (theta - mean)
-        curved = design * (weights * chance * (1 - chance))[..., None]
-        hessian = np.matmul(np.swapaxes(curved, 1, 2), design) + np.diag(precision)
-        if pull is not None and products is not None:
-            pulled = expit(theta @ pull.design.T)
-            gradient += pull.weight * (pull.sums - pulled @ pull.design)
-            hessian += pull.weight * (pulled * (1 - pulled) @ products).reshape(hessian.shape)
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        step *= np.minimum(1.0, 3.0 / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-300))
-        theta = theta + step
-        if np.abs(step).max() < tolerance:
+    loss = _Loss(design, scores, weights, prior, pull, offset)
+    guess = np.where(np.isfinite(prior.sd), np.array(prior.mean), 0.0) if start is None else start
+    theta: Floats = np.tile(guess, (len(weights), 1))
+    for _ in range(_STEPS):
+        gradient, hessian, scale = loss.at(theta)
+        if (_left(gradient, theta, penalty) <= _SETTLED * scale).all():
             return theta
-    raise NotConvergedError(f"the logistic fit has not settled in {_MOST_STEPS} steps")
+        step = _step(gradient, hessian, theta, penalty)
+        theta = theta + step * np.minimum(1.0, _FAR / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-300))
+    raise NotConvergedError(f"length control: a logistic regression has not settled after {_STEPS} steps")
+
+
+def fit_l1(design: Floats, scores: Floats, c: float, pull: Pull | None = None) -> Floats:
+    """Coefficients [k] that minimise Σ|θ| + c·loss, as liblinear's L1 logistic regression without intercept does."""
+    free = Normal((0.0,) * design.shape[1], (math.inf,) * design.shape[1])
+    theta: Floats = fit(design[None], scores, np.ones((1, len(scores))), free, pull, penalty=1 / c)[0]
+    return theta
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """What is minimised, without the penalty."""
+
+    design: Floats
+    scores: Floats
+    weights: Floats
+    prior: Normal
+    pull: Pull | None
+    offset: float | Floats
+
+    def at(self, theta: Floats) -> tuple[Floats, Floats, Floats]:
+        """Gradient [b, k], curvature [b, k, k], and scale [b, k]: the gradient if nothing cancelled in it."""
+        design, pull, precision = self.design, self.pull, _precision(self.prior)
+        chance = expit(np.matmul(design, theta[:, :, None])[..., 0] + self.offset)
+        residual, drawn = (self.weights * (chance - self.scores))[:, None, :], theta - np.array(self.prior.mean)
+        gradient = np.matmul(residual, design)[:, 0] + precision * drawn
+        scale = np.matmul(self.weights[:, None, :], np.abs(design))[:, 0] + precision * np.abs(drawn)
+        curved = design * (self.weights * chance * (1 - chance))[..., None]
+        hessian = np.matmul(np.swapaxes(curved, 1, 2), design) + np.diag(precision)
+        if pull is not None:
+            pulled = expit(theta @ pull.design.T)
+            products = np.einsum("gj,gk->gjk", pull.design, pull.design).reshape(len(pull.design), -1)
+            gradient += pull.weight * (pulled @ pull.design - pull.sums)
+            scale += pull.weight * np.abs(pull.design).sum(axis=0)
+            hessian += pull.weight * (pulled * (1 - pulled) @ products).reshape(hessian.shape)
+        return gradient, hessian, scale
+
+
+def _left(gradient: Floats, theta: Floats, penalty: float) -> Floats:
+    """How far each coefficient is from where it should be: with a penalty, the slope is ∓penalty beside 0, and no
+    steeper at 0 (Karush, Kuhn & Tucker)."""
+    beside = np.abs(gradient + penalty * np.sign(theta))
+    at_zero = np.maximum(np.abs(gradient) - penalty, 0.0)
+    left: Floats = np.where(theta == 0, at_zero, beside)
+    return left
+
+
+def _step(gradient: Floats, hessian: Floats, theta: Floats, penalty: float) -> Floats:
+    """To the minimum of the loss's parabola and the penalty: coordinate by coordinate, each with its soft threshold."""
+    if not penalty:
+        return np.asarray(np.linalg.solve(hessian, -gradient[..., None])[..., 0], dtype=np.float64)
+    found: Floats = theta.copy()
+    for _ in range(_SWEEPS):
+        before = found.copy()
+        for j in range(theta.shape[1]):
+            curve = hessian[:, j, j]
+            free = curve * found[:, j] - gradient[:, j] - (hessian[:, j] * (found - theta)).sum(axis=1)
+            found[:, j] = np.sign(free) * np.maximum(np.abs(free) - penalty, 0.0) / curve
+        if (np.abs(found - before) <= 1e-15 * (1 + np.abs(found))).all():
+            break
+    return found - theta
 
 
 def errors(design: Floats, theta: Floats, prior: Normal, offset: float | Floats = 0.0) -> Floats:
     """Standard errors [k] of one fit (design [n, k]), from its curvature."""
     chance = expit(design @ theta + offset)
-    precision = np.array([max(_WEAK, 1 / (sd * sd)) for sd in prior.sd])
-    hessian = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(precision)
+    hessian = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(_precision(prior))
     spread: Floats = np.sqrt(np.diag(np.linalg.inv(hessian)))
     return spread
 
 
-def fit_l1(design: Floats, scores: Floats, c: float, pull: Pull | None = None) -> Floats:
-    """Coefficients [k] that minimise Σ|θ| + c·loss, as liblinear's L1 logistic regression without intercept does.
-
-    Proximal Newton (Lee, Sun & Saunders 2014): each step minimises the loss's quadratic model plus Σ|θ| by coordinate
-    descent, and is shortened until the objective falls.
-
-    Raises:
-        NotConvergedError: the result does not fulfil the conditions of a minimum.
-    """
-    theta = np.zeros(design.shape[1])
-    for _ in range(_MOST_STEPS):
-        loss, gradient, hessian = _l1_parts(design, scores, c, pull, theta)
-        if l1_violation(theta, gradient) < _L1_TOLERANCE:
-            return theta
-        step = _l1_step(theta, gradient, hessian)
-        value = loss + np.abs(theta).sum()
-        promised = gradient @ step + np.abs(theta + step).sum() - np.abs(theta).sum()
-        length = 1.0
-        while length > 1e-12:
-            trial = theta + length * step
-            reached = _l1_parts(design, scores, c, pull, trial)[0] + np.abs(trial).sum()
-            if reached <= value + 0.01 * length * promised + 1e-12 * abs(value):
-                break
-            length /= 2
-        theta = theta + length * step
-    raise NotConvergedError(f"the L1 fit at C = {c:g} has not settled in {_MOST_STEPS} steps")
-
-
-def l1_violation(theta: Floats, gradient: Floats) -> float:
-    """How far coefficients are from a minimum of Σ|θ| + loss: where θ is 0 the slope of the loss may be up to 1 either
-    way, elsewhere it must be −sign(θ)."""
-    at_zero = np.maximum(np.abs(gradient) - 1, 0.0)
-    return float(np.where(theta == 0, at_zero, np.abs(gradient + np.sign(theta))).max(initial=0.0))
-
-
-def _l1_parts(
-    design: Floats, scores: Floats, c: float, pull: Pull | None, theta: Floats
-) -> tuple[float, Floats, Floats]:
-    """The loss times c, its slopes [k] and its curvature [k, k]."""
-    eta = design @ theta
-    chance = expit(eta)
-    loss = float(np.sum(np.logaddexp(0, eta) - scores * eta))
-    gradient = design.T @ (chance - scores)
-    hessian = (design * (chance * (1 - chance))[:, None]).T @ design
-    if pull is not None:
-        pulled = pull.design @ theta
-        chance = expit(pulled)
-        loss += pull.weight * float(np.sum(np.logaddexp(0, pulled)) - pull.sums @ theta)
-        gradient = gradient + pull.weight * (pull.design.T @ chance - pull.sums)
-        hessian = hessian + pull.weight * (pull.design * (chance * (1 - chance))[:, None]).T @ pull.design
-    return c * loss, c * gradient, c * hessian
-
-
-def _l1_step(theta: Floats, gradient: Floats, hessian: Floats) -> Floats:
-    """The step that minimises gradient·d + ½·d·H·d + Σ|θ + d|."""
-    step = np.zeros_like(theta)
-    curvature = np.maximum(np.diag(hessian), 1e-12)
-    for _ in range(1_000):
-        before = step.copy()
-        for j in range(len(theta)):
-            slope = gradient[j] + hessian[j] @ step
-            at = theta[j] + step[j] - slope / curvature[j]
-            step[j] = math.copysign(max(abs(at) - 1 / curvature[j], 0.0), at) - theta[j]
-        if np.abs(step - before).max() <= 1e-14 * (1 + np.abs(step).max()):
-            break
-    return step
+def _precision(prior: Normal) -> Floats:
+    return np.array([max(_WEAK, 1 / (sd * sd)) for sd in prior.sd])

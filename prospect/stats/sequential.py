@@ -28,9 +28,10 @@ def anytime_intervals(scores: Floats, level: float = 0.95) -> Floats:
     below = np.cumsum(np.log1p(-np.minimum(bets, _MOST / np.maximum(1 - means, 1e-12)) * gains), axis=0)
     wealth = np.logaddexp(above, below) - np.log(2)
     kept = np.maximum.accumulate(wealth, axis=0) < np.log(1 / alpha)
-    step = means[1]
-    low = np.where(kept.any(axis=1), means[kept.argmax(axis=1)] - step, np.nan)
-    high = np.where(kept.any(axis=1), means[_GRID - 1 - kept[:, ::-1].argmax(axis=1)] + step, np.nan)
+    kept = kept[np.maximum.accumulate(np.where(kept.any(axis=1), np.arange(len(kept)), 0))]  # scores that drift put
+    step = means[1]  # all means out: the last interval that held one then stays
+    low = means[kept.argmax(axis=1)] - step
+    high = means[_GRID - 1 - kept[:, ::-1].argmax(axis=1)] + step
     found: Floats = np.clip(np.stack([low, high], axis=1), 0.0, 1.0)
     return found
 

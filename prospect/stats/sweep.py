@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from prospect.errors import NotConvergedError
@@ -20,7 +19,9 @@ from prospect.stats.logistic import Floats, Normal, errors, fit
 
 LEAST_RUNS = 5
 _LEAST_SPREAD = 0.1
-_SETTLED = 1e-5  # slope of the objective, for each judged pair
+_STEPS, _FAR = 100, 3.0
+_SETTLED = 1e-12  # of all rows
+_WEAK = 1e-6  # precision of what all rows share
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +57,34 @@ def estimate_prior(scores: Floats, gaps: Floats) -> SweepPrior | None:
 
 
 def _joint(scores: Floats, x: Floats, known: Floats) -> tuple[float, Floats]:
-    """The common slope and the prompts' effects, by maximum posterior.
+    """The common slope and the prompts' effects, by maximum posterior (Newton's method, the effects eliminated).
 
     The effects are drawn around a multiple of the prompt's mean x (Mundlak 1978): drawn around 0 alone they would be
     held back, and the slope would take over what prompts that make answers long have in common.
+
+    Raises:
+        NotConvergedError: the slopes do not vanish.
     """
     runs, prompts = scores.shape
     mean = (known * x).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-
-    def objective(values: Floats) -> tuple[float, Floats]:
-        slope, tilt, effects, levels = values[0], values[1], values[2 : 2 + prompts], values[2 + prompts :]
-        eta = slope * x + tilt * mean + effects + levels[:, None]
-        loss = float((known * (np.logaddexp(0, eta) - scores * eta)).sum()) + float(effects @ effects) / 2
-        residual = known * (expit(eta) - scores)
-        by_prompt = residual.sum(axis=0)
-        slopes = [float((residual * x).sum()), float(by_prompt @ mean)]
-        gradient = np.concatenate((slopes, by_prompt + effects, residual.sum(axis=1) + 1e-6 * levels))
-        return loss + 5e-7 * float(levels @ levels), gradient
-
-    found = minimize(objective, np.zeros(2 + prompts + runs), jac=True, method="L-BFGS-B", options={"maxiter": 5000})
-    slope = float(np.abs(objective(found.x)[1]).max())
-    if slope > _SETTLED * known.sum():
-        raise NotConvergedError(f"the sweep's length fit has not settled: its steepest slope is {slope:.2g}")
-    return float(found.x[0]), found.x[1] * mean + found.x[2 : 2 + prompts]
+    levels = np.broadcast_to(np.eye(runs)[:, None], (runs, prompts, runs))
+    design = np.concatenate([np.stack([x, np.broadcast_to(mean, x.shape)], axis=2), levels], axis=2)
+    common, effects = np.zeros(2 + runs), np.zeros(prompts)
+    for _ in range(_STEPS):
+        chance = expit(design @ common + effects)
+        residual, curve = known * (chance - scores), known * chance * (1 - chance)
+        slopes = np.einsum("rp,rpk->k", residual, design) + _WEAK * common, residual.sum(axis=0) + effects
+        if max(np.abs(slopes[0]).max(), np.abs(slopes[1]).max()) <= _SETTLED * known.sum():
+            return float(common[0]), common[1] * mean + effects
+        curved = design * curve[..., None]
+        between, alone = curved.sum(axis=0), curve.sum(axis=0) + 1  # [p, k], [p]: the effects meet only the others
+        hessian = np.einsum("rpk,rpl->kl", curved, design) + _WEAK * np.eye(len(common))
+        reduced = hessian - between.T @ (between / alone[:, None])
+        step = np.linalg.solve(reduced, between.T @ (slopes[1] / alone) - slopes[0])
+        effect_step = -(slopes[1] + between @ step) / alone
+        short = min(1.0, _FAR / max(np.abs(step).max(), np.abs(effect_step).max(), 1e-300))
+        common, effects = common + short * step, effects + short * effect_step
+    raise NotConvergedError(f"--lc sweep: the fit of all runs has not settled after {_STEPS} steps")
 
 
 def _own_slope(scores: Floats, x: Floats, effects: Floats) -> tuple[float, float]:

@@ -12,8 +12,10 @@ import pytest
 
 from prospect.errors import UserError
 from prospect.judge import aggregate, commands, lengths
+from prospect.judge.judged import Judged, Shown
 from prospect.judge.lengths import load_instruments
 from prospect.judge.options import Control
+from prospect.judge.position import position
 from prospect.judge.readers import load_judgments, weighted_preference
 from prospect.stats import bootstrap, length
 from tests.planted import plant
@@ -89,6 +91,22 @@ def test_l1_at_its_constant(vectors):
     found = lengths.controlled(rows, load_instruments(vectors), 0, want["C_inferred"])
     assert found["rate"] == pytest.approx(want["alpaca_l1_at_C"], abs=0.015)
     assert found["coefficients"] == pytest.approx(want["alpaca_l1_at_C_coef"], abs=0.001)
+
+
+def test_l1_at_another_constant(vectors):
+    """Where a general minimiser stops early at 28.006 and says success."""
+    rows = load_judgments(vectors / "annotations" / "claude-2.jsonl").rows
+    found = lengths.controlled(rows, load_instruments(vectors), 0, 14.678)
+    assert found["rate"] == pytest.approx(28.118, abs=5e-4)
+    assert found["ci95"][0] < 26 < 30 < found["ci95"][1]
+
+
+def test_an_order_that_decides_everything_is_not_certain():
+    shown = [Judged(str(i), float(i % 2), games=(Shown(i % 2 == 0, float(i % 2)),)) for i in range(12)]
+    found = position(shown, 0)
+    assert found is not None
+    assert found["gap_second_minus_first"] == 100
+    assert found["ci95"] == [pytest.approx(-4, abs=5), 100]
 
 
 def test_planted_bug_joining_by_row_is_noticed(vectors, tmp_path, monkeypatch):

@@ -42,7 +42,12 @@ def test_llmbar_in_both_orders(vectors, capsys):
 
 
 def test_planted_bug_kappa_without_chance_is_noticed(vectors, capsys, monkeypatch):
-    plant(monkeypatch, agreement.kappa, "_beyond(confusion, _kappa_chance(confusion))", "accuracy(confusion)")
+    plant(
+        monkeypatch,
+        agreement._beyond,
+        "(accuracy(confusion) - expected) / (1 - expected)",
+        "accuracy(confusion) + 0 * expected",
+    )
     with pytest.raises(AssertionError):
         check_llmbar(vectors, capsys)
 

@@ -12,7 +12,8 @@ import pytest
 from prospect.errors import UserError
 from prospect.judge import commands
 from prospect.judge.paired import check_alike
-from prospect.stats import bootstrap, permutation
+from prospect.stats import bootstrap
+from prospect.stats import paired as stats
 from tests.planted import plant
 
 
@@ -23,7 +24,7 @@ def paired(capsys, a: Path | str, b: Path | str) -> dict[str, Any]:
 
 
 def test_published_differences(vectors, capsys, monkeypatch):
-    monkeypatch.setattr(permutation, "_DRAWS", 500)
+    monkeypatch.setattr(stats, "_DRAWS", 500)
     monkeypatch.setattr(bootstrap.bootstrap, "__defaults__", (200,))
     pairs = json.loads((vectors / "expected.json").read_text())["paired"]
     for want in pairs[:3] + pairs[-2:]:

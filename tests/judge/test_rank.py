@@ -11,8 +11,8 @@ import pytest
 
 from prospect.errors import UserError
 from prospect.judge import commands, rank
+from prospect.judge.field import one_judge
 from prospect.stats import bradley_terry, length
-from tests.judge.test_run import run as compared
 from tests.planted import plant
 
 
@@ -49,7 +49,8 @@ def test_strengths_of_pandalms_models(vectors, capsys):
 
 
 def test_planted_bug_ties_dropped_is_noticed(vectors, capsys, monkeypatch):
-    plant(monkeypatch, rank._met, "if row.score is not None:", "if row.score is not None and row.score != 0.5:")
+    old = "elif row.score is not None:"
+    plant(monkeypatch, rank._cells, old, "elif row.score is not None and row.score != 0.5:")
     with pytest.raises(AssertionError):
         check_pandalm(vectors, capsys)
 
@@ -94,7 +95,7 @@ def test_judges_never_share_a_table(tmp_path, capsys):
 
 
 def test_planted_bug_judges_mixed_is_noticed(tmp_path, capsys, monkeypatch):
-    plant(monkeypatch, rank.one_judge, "if wanted is None and len(judges) > 1:", "if False:")
+    plant(monkeypatch, one_judge, "if wanted is None and len(judges) > 1:", "if False:")
     with pytest.raises(BaseException, match="DID NOT RAISE"):
         check_judges(tmp_path, capsys)
 
@@ -134,77 +135,103 @@ def test_judgments_of_several_runs(vectors, capsys):
     assert swept["slope"][0] < 0
 
 
-def annotated(folder: Path, name: str, preferences: list[float], start: int = 0) -> Path:
-    rows = [
-        {"instruction": f"q{start + i}", "generator_1": "base", "generator_2": name, "annotator": "j", "preference": p}
-        for i, p in enumerate(preferences)
-    ]
+def judgments(folder: Path, name: str, scores: list[float], baseline: str = "base", first: int = 0) -> Path:
     file = folder / f"{name}.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [
+        {"instruction": f"Q{i}", "generator_1": baseline, "generator_2": name, "annotator": "j", "preference": 1 + s}
+        for i, s in enumerate(scores, first)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
 
 
-def test_p_is_that_of_paired(tmp_path, capsys):
-    """Three on the same prompts, at 99, 85 and 70%: far apart prompt by prompt."""
-    files = [annotated(tmp_path, f"run{k}", [2.0] * k + [1.0] * (200 - k)) for k in (198, 170, 140)]
-    table = answer_of(capsys, *files, "--lc", "off")["table"]
-    assert [line["name"] for line in table] == ["run198", "run170", "run140", "base"]
-    assert [line["rank95"] for line in table] == [[1, 1], [2, 2], [3, 3], [4, 4]]
-    tests = []
-    for other in files[1:]:
-        assert commands.run(["paired", str(files[0]), str(other), "--json"]) == 0
-        tests.append(json.loads(capsys.readouterr().out)["permutation_p"])
-    assert tests == pytest.approx([2 * 0.5**28, 2 * 0.5**58])
-    base = 2 * sum(math.comb(200, k) for k in range(3)) / 2**200
-    assert [line["p_gap_to_first_holm"] for line in table[1:]] == pytest.approx([tests[0], 2 * tests[1], 3 * base])
+def three(folder: Path) -> list[Path]:
+    """99, 85 and 70% of the same 200 prompts."""
+    return [judgments(folder, f"run {wins}", [1.0] * wins + [0.0] * (200 - wins)) for wins in (198, 170, 140)]
 
 
-def test_few_games(tmp_path, capsys):
-    (first, base) = answer_of(capsys, annotated(tmp_path, "run", [2.0] * 5))["table"]
-    assert base["p_gap_to_first_holm"] == 2 / 32
-    assert first["rank95"] == [1, 2]
+def test_the_p_of_a_gap_is_the_one_that_paired_prints(tmp_path, capsys):
+    files = three(tmp_path)
+    first, second, third, base = answer_of(capsys, *files)["table"]
+    assert commands.run(["paired", str(files[0]), str(files[1]), "--json"]) == 0
+    want = json.loads(capsys.readouterr().out)
+    assert (want["permutation_p"], want["permutation_method"]) == (2.0**-27, "exact")
+    assert (second["p_gap_to_first"], second["p_test"], second["p_method"]) == (2.0**-27, "paired", "exact")
+    assert third["p_gap_to_first"] == 2.0**-57
+    assert second["p_gap_to_first_holm"] == 2.0**-27
+    assert third["p_gap_to_first_holm"] == 2 * 2.0**-57
+    assert base["p_test"] == "met"
+    assert [line["rank95"] for line in (first, second, third, base)] == [[1, 1], [2, 2], [3, 3], [4, 4]]
+
+
+def test_five_wins_of_five_prove_nothing(tmp_path, capsys):
+    first, second = answer_of(capsys, judgments(tmp_path, "a", [1.0] * 5))["table"]
+    assert (second["p_gap_to_first_holm"], second["rank95"], first["rank95"]) == (0.0625, [1, 2], [1, 2])
+    assert first["elo_ci95"][0] < 1000
     assert first["elo_ci95"][1] is None
-    assert commands.run(["rank", str(tmp_path / "run.jsonl")]) == 0
-    assert " to –" in capsys.readouterr().out
+    assert commands.run(["rank", str(tmp_path / "a.jsonl")]) == 0
+    assert "∞" in capsys.readouterr().out
 
 
-def test_other_prompts_say_nothing(tmp_path, capsys):
-    one, other = annotated(tmp_path, "one", [2.0] * 40), annotated(tmp_path, "two", [1.0, 2.0] * 20, start=40)
-    table = answer_of(capsys, one, other)["table"]
-    assert [(line["name"], line["p_gap_to_first_holm"]) for line in table[1:2]] == [("two", None)]
-    assert table[1]["rank95"][0] == 1
+def test_what_both_share_may_point_the_other_way(tmp_path, capsys):
+    """The first has won more of its own prompts; on the ten that both have, the second is better."""
+    files = [judgments(tmp_path, "a", [0.0] * 5 + [1.0] * 45), judgments(tmp_path, "b", [1.0] * 8 + [0.0] * 2)]
+    found = answer_of(capsys, files[0], files[1])
+    line = next(line for line in found["table"] if line["name"] == "b")
+    assert (line["p_gap_to_first"], line["p_gap_to_first_holm"]) == (None, None)
+    assert line["rank95"][0] == 1
+    assert "b: on what it shares with a it is the better one by 30.00 points" in found["warnings"][0]
 
 
-def test_shared_prompts_that_say_the_opposite_are_said(tmp_path, capsys):
-    """One is ahead by prompts that the other has not, and behind on those that both have."""
-    one = annotated(tmp_path, "one", [1.0] * 20 + [2.0] * 180)
-    other = annotated(tmp_path, "two", [2.0] * 15 + [1.0] * 5)
-    record = answer_of(capsys, one, other)
-    assert [line["name"] for line in record["table"][:2]] == ["one", "two"]
-    assert record["table"][1]["p_gap_to_first_holm"] is None
-    assert "two is behind one by all its prompts, but ahead on those that both have" in record["warnings"][-1]
+def test_nothing_shared_is_a_dash(tmp_path, capsys):
+    files = [judgments(tmp_path, "a", [1.0] * 9), judgments(tmp_path, "b", [1.0] * 6 + [0.0] * 3, first=9)]
+    assert commands.run(["rank", *map(str, files)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if " b " in line)
+    assert line.split()[-2:] == ["–", "–"]
 
 
-def check_once(tmp_path: Path, capsys: Any, once: list[Path], twice: list[Path]) -> None:
-    single = answer_of(capsys, *once)
-    assert answer_of(capsys, *twice) == single
-    assert commands.run(["rank", *map(str, twice)]) == 0
-    assert "stand in other files, too: counted once" in capsys.readouterr().err.replace("stands", "stand")
+def check_once(folder: Path, capsys: Any) -> None:
+    once = answer_of(capsys, *three(folder))
+    copy = folder / "copy.json"
+    copy.write_text(
+        json.dumps([json.loads(line) for line in (folder / "run 198.jsonl").read_text().splitlines()][::-1])
+    )
+    more = judgments(folder / "more", "run 198", [1.0] * 198 + [0.0] * 2)
+    twice = answer_of(capsys, *three(folder), copy, more, folder / "run 170.jsonl")
+    assert twice["table"] == once["table"]
+    assert sum("counted once" in note for note in twice["warnings"]) == 3
 
 
-def test_the_same_file_twice_counts_once(tmp_path, capsys):
-    file = annotated(tmp_path, "run", [2.0] * 30 + [1.0] * 20)
-    (tmp_path / "copies").mkdir()
-    copy = tmp_path / "copies" / "copy.jsonl"
-    copy.write_bytes(file.read_bytes())
-    check_once(tmp_path, capsys, [file], [file, file])
-    check_once(tmp_path, capsys, [file], [file, copy])
-    lines = results(tmp_path, result("a", 60, 40), result("b", 55, 45))
-    check_once(tmp_path, capsys, [lines], [lines, lines])
+def test_what_is_given_twice_counts_once(tmp_path, capsys):
+    (tmp_path / "more").mkdir()
+    check_once(tmp_path, capsys)
+    file = results(tmp_path, result("a", 60, 40), result("b", 55, 45), result("a", 60, 40))
+    found = answer_of(capsys, file, file)
+    assert [line["name"] for line in found["table"]] == ["a", "b", "chosen"]
+    assert len([note for note in found["warnings"] if "counted once" in note]) == 2
+    assert [line["p_test"] for line in found["table"]] == [None, "counts", "met, by counts"]
 
 
-def test_a_result_and_its_judgments_are_one(stub, samples, capsys):
-    _, found = compared(stub, samples)
-    line, judged = samples.parent / "result.jsonl", Path(found["judgments"])
-    capsys.readouterr()
-    check_once(samples.parent, capsys, [line], [line, judged])
+def test_a_result_and_its_judgments_count_once(tmp_path, capsys):
+    file = judgments(tmp_path, "a", [1.0] * 7 + [0.0] * 3)
+    line = result("a", 7, 3, judgments=str(file), judge="j") | {"baseline": {"name": "base", "wins": 3}}
+    found = answer_of(capsys, results(tmp_path, line), file)
+    assert {line["games"] for line in found["table"]} == {10}
+    assert "the same as the judgments of" in found["warnings"][0]
+
+
+def test_the_prompt_is_the_unit_of_a_table(tmp_path, capsys):
+    """One prompt with nine samples that are all won is one prompt."""
+    file = tmp_path / "a.jsonl"
+    row = {"generator_1": "base", "generator_2": "a", "annotator": "j"}
+    rows = [row | {"instruction": "often", "preference": 2}] * 9 + [
+        row | {"instruction": f"Q{i}", "preference": p} for i, p in enumerate((2, 1, 1))
+    ]
+    file.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    found = {line["name"]: line for line in answer_of(capsys, file)["table"]}
+    assert (found["a"]["win_rate"], found["a"]["games"]) == (50.0, 4.0)
+
+
+def test_nobody_meets_himself(tmp_path):
+    with pytest.raises(UserError, match="`a` is the name of both sides"):
+        commands.run(["rank", str(judgments(tmp_path, "a", [1.0], baseline="a"))])

@@ -55,11 +55,17 @@ def test_planted_bug_items_as_clusters_is_noticed(monkeypatch):
     assert coverage() < 0.88
 
 
-def test_where_all_agree_the_intervals_are_exact():
-    """Resamples of equals are all alike, and would leave points."""
-    labels = [0, 1] * 6
-    found = agree(labels, labels, (0, 1), range(12), 0)
-    low, _ = clopper_pearson(12, 12)
-    assert found.accuracy_ci95 == pytest.approx((low, 1.0))
-    assert found.kappa_ci95 == pytest.approx((2 * low - 1, 1.0)), "chance is one half"
-    assert found.ac1_ci95 == pytest.approx((2 * low - 1, 1.0))
+def test_total_agreement_of_few_is_not_certain():
+    """As wide as the accuracy's exact interval, also for kappa and AC1, whose chance is ½ and ¼ here."""
+    few = agree([1, 2] * 4, [1, 2] * 4, (0, 1, 2), range(8), 0)
+    least = clopper_pearson(8, 8)[0]
+    assert few.accuracy_ci95 == pytest.approx((least, 1.0))
+    assert few.kappa_ci95 == pytest.approx(((least - 0.5) / 0.5, 1.0))
+    assert few.ac1_ci95 == pytest.approx(((least - 0.25) / 0.75, 1.0))
+    many = agree([1, 2] * 100, [1, 2] * 100, (0, 1, 2), range(200), 0)
+    assert many.kappa_ci95 == pytest.approx((0.963, 1.0), abs=1e-3)
+
+
+def test_one_cluster_is_one_item():
+    one = agree([1, 2] * 50, [1, 2] * 50, (1, 2), ["a"] * 100, 0)
+    assert one.accuracy_ci95 == pytest.approx((0.025, 1.0))

@@ -59,6 +59,14 @@ def test_few_or_equal_values_get_an_exact_interval():
     assert same is not None
     assert (same.se, same.method) == (0.0, "exact")
     assert 0.46 < same.ci95[0] < 0.5 < same.ci95[1] < 0.54
+    rounded = estimate(np.full(100, 1 / 3) + np.arange(100) * 1e-17, 0)
+    sure = estimate(1 - np.linspace(1e-6, 1e-4, 100), 0)  # a judge with weights that are all but 1
+    one_loss = estimate(np.array([1.0] * 99 + [0.0]), 0)
+    for found in (rounded, sure, one_loss):
+        assert found is not None
+        assert found.method == "exact"
+    assert one_loss is not None
+    assert one_loss.ci95[1] < 1, "something was lost"
     never = estimate_difference(np.zeros(100), 0)
     always = estimate_difference(np.full(100, -1.0), 0)
     assert never is not None

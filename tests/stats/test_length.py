@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from prospect.stats import length, sweep
-from prospect.stats.intervals import clopper_pearson
+from prospect.errors import MachineError
+from prospect.stats import length, logistic, strengths, sweep
+from prospect.stats.bootstrap import estimate
 from prospect.stats.length import matched, prior_fit, rows
 from prospect.stats.logistic import Normal, fit, fit_l1
 from prospect.stats.sweep import estimate_prior
@@ -67,7 +68,7 @@ def test_interval_holds_the_truth():
 
 
 def test_planted_bug_gap_kept_in_the_rate_is_noticed(monkeypatch):
-    plant(monkeypatch, length._rates, "gap_free[..., : 1 + styles] = 0.0", "pass")
+    plant(monkeypatch, length._at_equal_length, "gap_free[..., : 1 + styles] = 0.0", "pass")
     with pytest.raises(AssertionError):
         check_seen_through()
 
@@ -94,6 +95,76 @@ def test_everything_won_stays_finite():
     assert found is not None
     assert 0.98 < found.rate <= 1.0
     assert all(map(math.isfinite, found.coefficients))
+
+
+def few_or_lopsided(kind: str) -> length.Rows:
+    if kind == "all won":
+        return rows([1.0] * 40, [(i, 2 * i + 1) for i in range(40)], [str(i) for i in range(40)])
+    if kind == "one prompt":  # judged thirty times
+        return rows([1.0, 0.0] * 15, [(i, 40 - i) for i in range(30)], ["a"] * 30)
+    return rows([1.0, 0.0, 1.0, 1.0], [(3, 9), (9, 3), (7, 8), (2, 1)], list("abcd"))
+
+
+def check_as_wide_as_the_raw_one() -> None:
+    for kind in ("all won", "one prompt", "four prompts"):
+        data = few_or_lopsided(kind)
+        found = prior_fit(data, 0)
+        assert found is not None
+        raw = estimate(length._means(data.clusters, data.scores), 0)
+        assert raw is not None
+        assert (found.ci95_method, raw.method) == ("exact", "exact")
+        assert found.ci95[1] - found.ci95[0] > 0.9 * (raw.ci95[1] - raw.ci95[0]), kind
+        assert found.ci95[0] <= found.rate <= found.ci95[1]
+
+
+def test_few_prompts_or_one_side_have_an_interval_as_wide_as_the_raw_rates():
+    check_as_wide_as_the_raw_one()
+
+
+def test_planted_bug_a_bootstrap_whatever_is_drawn_is_noticed(monkeypatch):
+    plant(monkeypatch, length._controlled, "needs_exact(by_prompt)", "False")
+    with pytest.raises(AssertionError):
+        check_as_wide_as_the_raw_one()
+
+
+def l1_objective(design: np.ndarray, scores: np.ndarray, c: float, theta: np.ndarray) -> float:
+    eta = design @ theta
+    return float(np.abs(theta).sum() + c * (np.logaddexp(0, eta) - scores * eta).sum())
+
+
+def check_least(c: float) -> None:
+    """No step along or between the axes makes it smaller."""
+    rng = np.random.default_rng(1)
+    design = np.stack([rng.normal(size=80), 0.98 * np.arange(80) / 80 + 0.01, np.ones(80)], axis=1)
+    scores = rng.random(80) < 0.8
+    theta = fit_l1(design, scores.astype(float), c)
+    least = l1_objective(design, scores, c, theta)
+    for step in np.concatenate([np.eye(3), -np.eye(3), rng.normal(size=(30, 3))]):
+        for size in (1e-1, 1e-3, 1e-5):
+            assert l1_objective(design, scores, c, theta + size * step) >= least - 1e-12
+
+
+@pytest.mark.parametrize("c", [0.03, 0.3, 14.678, 1e4])
+def test_the_l1_fit_is_the_least(c):
+    check_least(c)
+
+
+def test_planted_bug_a_fit_that_stops_early_is_noticed(monkeypatch):
+    plant(monkeypatch, logistic.fit, "_SETTLED * scale", "1e-2 * scale")
+    with pytest.raises(AssertionError):
+        check_least(14.678)
+
+
+def test_what_does_not_settle_says_so(monkeypatch):
+    monkeypatch.setattr(logistic, "_STEPS", 2)
+    with pytest.raises(MachineError, match="not settled after 2 steps"):
+        prior_fit(few_or_lopsided("four prompts"), 0)
+    monkeypatch.setattr(sweep, "_STEPS", 2)
+    with pytest.raises(MachineError, match="not settled after 2 steps"):
+        swept(-0.6)
+    monkeypatch.setattr(strengths, "_STEPS", 2)
+    with pytest.raises(MachineError, match="not settled after 2 steps"):
+        strengths.strengths(np.array([[[0.0, 30.0], [1.0, 0.0]]]))
 
 
 def test_style_is_taken_off():
@@ -157,26 +228,3 @@ def test_planted_bug_effects_drawn_around_zero_is_noticed(monkeypatch):
 def test_four_runs_are_too_few():
     assert estimate_prior(np.zeros((4, 9)), np.ones((4, 9))) is None
     assert estimate_prior(np.zeros((6, 9)), np.ones((6, 9))) is None, "equal lengths say nothing"
-
-
-@pytest.mark.parametrize("won", [0.0, 1.0])
-def test_where_all_are_won_or_lost_the_interval_is_exact(won):
-    """Resamples of equals are all alike, and would leave a point."""
-    data = rows([won] * 40, [(100 + i % 7, 100 + i % 5) for i in range(40)], [f"q{i}" for i in range(40)])
-    found = prior_fit(data, 0)
-    assert found is not None
-    assert found.ci95_method == "exact"
-    assert found.ci95 == pytest.approx(clopper_pearson(40 * won, 40), abs=1e-4)
-
-
-@pytest.mark.parametrize("prompts", [1, 2, 29])
-def test_of_few_prompts_the_interval_is_no_narrower_than_the_exact_one(prompts):
-    n = 4 * prompts
-    data = rows(
-        [float(i % 3 > 0) for i in range(n)], [(90 + i, 100) for i in range(n)], [f"q{i // 4}" for i in range(n)]
-    )
-    found = prior_fit(data, 0)
-    assert found is not None
-    low, high = clopper_pearson(found.rate * prompts, prompts)
-    assert found.ci95_method == "exact"
-    assert found.ci95[0] <= low < high <= found.ci95[1]

@@ -67,3 +67,8 @@ def test_width_at_the_end():
     once = 2 * 1.96 * math.sqrt(0.25 / 800)
     assert once < high - low < 2.2 * once
     assert anytime_interval(np.array([])) == (0.0, 1.0)
+
+
+def test_scores_that_drift_put_no_interval_out():
+    found = anytime_intervals(np.repeat([0.0, 1.0], 300))
+    assert np.isfinite(found).all()
