@@ -16,11 +16,12 @@ from prospect.judge import systemone
 from prospect.judge.batchbook import BatchBook
 from prospect.judge.batches import ask_batch
 from prospect.judge.calls import Caller, Interrupted, Patience, withheld
+from prospect.judge.capabilities import Capabilities, Wants
 from prospect.judge.client import Endpoint
 from prospect.judge.cost import Meter, Price, estimator, no_price, price_of
 from prospect.judge.ledger import Ledger, Tally, request_key
 from prospect.judge.options import Asking
-from prospect.judge.preflight import CANDIDATES, Capabilities, Wants, choose, forget, preflight, recall, retirement
+from prospect.judge.preflight import CANDIDATES, choose, forget, preflight, recall, retirement
 from prospect.judge.prompt import Form, JudgePrompt
 from prospect.judge.reply import Completion, Usage, read, usage
 from prospect.judge.streams import content_of

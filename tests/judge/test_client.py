@@ -13,11 +13,12 @@ import pytest
 
 from prospect.errors import MachineError, UserError
 from prospect.judge.calls import Caller, Patience
+from prospect.judge.capabilities import Capabilities, Wants
 from prospect.judge.client import Endpoint, _retry_after
 from prospect.judge.ledger import Ledger
 from prospect.judge.options import OPENAI
 from prospect.judge.pace import Pace
-from prospect.judge.preflight import CANDIDATES, Capabilities, Wants, choose, preflight, recall, retirement
+from prospect.judge.preflight import CANDIDATES, choose, preflight, recall, retirement
 
 
 def test_retry_after():

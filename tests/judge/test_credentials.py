@@ -12,10 +12,10 @@ import pytest
 from prospect.errors import UserError
 from prospect.judge import address, client
 from prospect.judge.address import Address, address_of
+from prospect.judge.capabilities import Capabilities
 from prospect.judge.commands import run as command
 from prospect.judge.ledger import request_key
 from prospect.judge.own import NOTHING, own_of
-from prospect.judge.preflight import Capabilities
 from tests.judge.test_run import run
 from tests.planted import plant
 
