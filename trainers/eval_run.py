@@ -46,7 +46,8 @@ def _evaluate(config: Config, world: World) -> int:
     reference = None
     if trainer.needs_reference:
         reference, _ = prepare_reference(config, trainer, data, text, world, None, None)
-    policy = prepare_policy(source_of(config, origin), origin, text, world, head=trainer.head)
+    source, continues = source_of(config, origin), origin is not None
+    policy = prepare_policy(source, origin, text, world, head=trainer.head, continues=continues)
     settle_sharing(policy, data)
     totals = tallies(trainer, Engine(policy, reference, data, world))
     if world.is_main:

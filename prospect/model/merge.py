@@ -25,6 +25,7 @@ from prospect.errors import UserError
 from prospect.model.adapter import is_scorer, merged, vocabulary
 from prospect.model.export import save_policy
 from prospect.model.load import load_with_adapter
+from prospect.model.pretrained import read_model
 from prospect.model.score import scorer_with_adapter
 from prospect.model.value_head import FILE as V_HEAD
 
@@ -54,7 +55,8 @@ def merge(
             shutil.copy2(adapter / V_HEAD, building)
         del put
         kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
-        got = _logits(kind.from_pretrained(building, dtype=torch.float32))
+        trust = config.model.trust_remote_code
+        got = _logits(read_model(kind, str(building), trust=trust, dtype=torch.float32))
         worst = float((got - expected).abs().max())
         if not worst <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise UserError(
