@@ -24,6 +24,7 @@ _SHOWN = (
     *("model.batch_size", "model.max_length", "model.max_prompt_length", "model.max_grad_norm", "model.weights_dtype"),
     *("model.policy_dtype", "peft.r", "peft.alpha", "peft.dropout", "peft.use_dora", "peft.quantization"),
 )
+_STRONGER = {"n_examples": "n_epochs", "warmup_steps": "warmup"}  # set, the first one counts
 _NOT_SHOWN = ("name", "trainer", "dataloader", "use_reference_model", "reward_model")  # of a loss
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _RESULT = re.compile(r"^\| (eval/\S+) \| (\S+) \|$", re.MULTILINE)
@@ -101,7 +102,10 @@ def hyperparameters(config: Config) -> dict[str, Any]:
     """What decides the training, by key; what is not set is left out."""
     flat = flatten({**asdict(config), "loss": asdict(config.loss)})
     own = [key for key in flat if key.startswith("loss.") and key.rpartition(".")[2] not in _NOT_SHOWN]
-    return {key: flat[key] for key in (*own, *_SHOWN) if flat.get(key) not in (None, {}, "")}
+    idle = {weak for strong, weak in _STRONGER.items() if flat[strong] is not None}
+    if config.peft.r is None:
+        idle |= {key for key in _SHOWN if key.startswith("peft.")}
+    return {key: flat[key] for key in (*own, *_SHOWN) if key not in idle and flat.get(key) not in (None, {}, "")}
 
 
 def results_in(folder: Path) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from prospect.checkpoint.origin import Origin
-from prospect.config.schema import Config, DatasetConfig, LossConfig, ModelConfig
+from prospect.config.schema import Config, DatasetConfig, LossConfig, ModelConfig, PeftConfig
 from prospect.conversation import asked
 from prospect.model.attention import NAME
-from prospect.model.export import Facts, card, results_in, save_policy
+from prospect.model.export import Facts, card, hyperparameters, results_in, save_policy
 from prospect.model.load import load_tokenizer, own_stops
 from prospect.model.shield import token_id
 from prospect.model.template import ChatFormat
@@ -67,6 +68,13 @@ def test_the_card_tells_where_it_comes_from() -> None:
     assert "It loads in transformers 4.57 and later." in body
     assert {"| lr | 5e-06 |", "| model.batch_size | 32 |", "| eval/loss | 0.25 |"} <= set(body.splitlines())
     assert "older versions were not tried with beyond" in card(CONFIG, "beyond", facts)
+
+
+def test_the_card_leaves_out_what_does_not_count() -> None:
+    known = hyperparameters(replace(CONFIG, n_examples=64, warmup_steps=3))
+    assert {"n_examples": 64, "warmup_steps": 3}.items() <= known.items()
+    assert not {"n_epochs", "warmup", "peft.alpha", "loss.name"} & known.keys()
+    assert hyperparameters(replace(CONFIG, peft=PeftConfig(r=4)))["peft.alpha"] == 16
 
 
 def test_the_card_names_no_place_of_this_machine(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +31,7 @@ from prospect.model.value_head import FILE, ValueHead
 from tests import tiny
 from tests.model.formats import chat
 from tests.model.shapes import build
+from tests.model.strange import shape, strange_model
 from tests.planted import plant
 
 ROOMS = ("prospect", "dataloaders", "trainers")
@@ -49,11 +49,6 @@ def stored(tmp_path: Path) -> Path:
 def edit(folder: Path, change: Callable[[State], State]) -> None:
     file = folder / "model.safetensors"
     save_file(change(load_file(file)), file, metadata={"format": "pt"})
-
-
-def shape(folder: Path, **changes: Any) -> None:
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def renamed(state: State) -> State:
@@ -158,36 +153,10 @@ def test_many_names_are_one_line() -> None:
 
 # ---- code that comes with a model
 
-OWN_CODE = """
-from pathlib import Path
-Path({canary!r}).touch()
-from transformers import {bases}
-class Config(LlamaConfig):
-    model_type = "stranger"
-class Model(LlamaForCausalLM):
-    config_class = Config
-class Scorer(LlamaForSequenceClassification):
-    config_class = Config
-class Tokens(PreTrainedTokenizerFast):
-    pass
-"""
-BASES = "LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast"
-
 
 @pytest.fixture
 def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """A model that names code of its own for all that it is, and the file which that code would write."""
-    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("it asks on the terminal"))
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    folder, canary, format_ = tmp_path / "strange", tmp_path / "canary", chat("chatml")
-    save_policy(build("llama"), format_.tokenizer, format_.stop_ids, tiny.config(tmp_path), folder)
-    (folder / "own.py").write_text(OWN_CODE.format(canary=str(canary), bases=BASES))
-    autos = {"AutoConfig": "Config", "AutoModelForCausalLM": "Model", "AutoModelForSequenceClassification": "Scorer"}
-    shape(folder, model_type="stranger", auto_map={auto: f"own.{name}" for auto, name in autos.items()})
-    tokens = folder / "tokenizer_config.json"
-    named = {"tokenizer_class": "Tokens", "auto_map": {"AutoTokenizer": [None, "own.Tokens"]}}
-    tokens.write_text(json.dumps(json.loads(tokens.read_text()) | named))
-    return folder, canary
+    return strange_model(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("auto", [AutoConfig, AutoTokenizer, AutoModelForCausalLM, AutoModelForSequenceClassification])
