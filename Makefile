@@ -1,5 +1,6 @@
 # make test   installs what is missing into .venv, then style, types and the tests, all but those of make soak
 # make soak   the tests that take minutes each: the demo at its real size, for one
+# make older  exports of all architectures, loaded and compared by transformers 4.57 in .venv-older (downloads it and torch)
 # make demo   SFT, then KTO on a tiny model and a bundled preference set; samples and comparisons (runs/demo)
 # make bench  the CPU benchmarks against TRL, about an hour on an idle machine of two cores; continues where it was broken off
 # make lint   style and types only
@@ -8,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo test soak suite style types lint bench clean
+.PHONY: setup demo test soak older suite style types lint bench clean
 
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell command -v $(python))))
 INSTALLED := .venv/.installed
@@ -63,6 +64,19 @@ suite: $(INSTALLED)
 soak: $(INSTALLED)
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist worksteal -m soak
 
+OLDER := .venv-older/.installed
+TORCH = $(shell .venv/bin/python -c 'import torch; print(torch.__version__.split("+")[0])')
+
+older: $(INSTALLED) $(OLDER)
+	rm -rf runs/older && mkdir -p runs/older
+	.venv/bin/python -m tests.older.export runs/older
+	.venv-older/bin/python tests/older/check.py runs/older tests/older/read.json
+
+$(OLDER): | $(INSTALLED)
+	.venv/bin/python -m venv .venv-older
+	.venv-older/bin/python -m pip install --quiet 'transformers==4.57.6' 'torch==$(TORCH)'
+	touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .venv-older .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

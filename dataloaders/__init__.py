@@ -34,7 +34,7 @@ from dataloaders.sources import (
     text_table,
     ultrabin,
 )
-from dataloaders.sources.parts import open_parts
+from dataloaders.sources.parts import is_repository, open_parts
 from dataloaders.sources.rows import Hub
 from dataloaders.sources.source import Source
 from prospect import conversation, message_forms
@@ -113,6 +113,18 @@ def fingerprint(name: str, config: DatasetConfig, split: Split, seed: int) -> st
         "code": [inspect.getsource(module) for module in modules if module],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def hub_ids(datasets: Mapping[str, DatasetConfig]) -> tuple[str, ...]:
+    """The repositories on the hub that data sets come from; files of this machine are not among them."""
+    found = []
+    for config in datasets.values():
+        known = SOURCES[config.source].hub if config.source in SOURCES else None
+        if config.path is None:
+            found += [known.repo] if known else []
+        elif isinstance(config.path, str) and is_repository(config.path):
+            found.append(config.path)
+    return tuple(sorted(set(found)))
 
 
 def _source(name: str, config: DatasetConfig) -> Source:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="prospect-state-")  # of all commands that tests run
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 

@@ -15,6 +15,7 @@ from prospect.logs import log, log_to
 from prospect.parallel import World, launch
 from prospect.progress import progress
 from prospect.sampling.generate import Answer, Settings, Task, sample
+from prospect.sampling.room import Room, fit_all, longest_answer
 from prospect.sampling.samples import Partial, Sample, finished_key, move_aside, write
 from trainers import make_trainer
 from trainers.basic import Engine
@@ -47,7 +48,8 @@ def _evaluate(config: Config, world: World) -> int:
     reference = None
     if trainer.needs_reference:
         reference, _ = prepare_reference(config, trainer, data, text, world, None, None)
-    policy = prepare_policy(source_of(config, origin), origin, text, world, head=trainer.head)
+    source, continues = source_of(config, origin), origin is not None
+    policy = prepare_policy(source, origin, text, world, head=trainer.head, continues=continues)
     settle_sharing(policy, data)
     totals = tallies(trainer, Engine(policy, reference, data, world))
     if world.is_main:
@@ -115,20 +117,19 @@ def _answers(config: Config, world: World, file: Path) -> tuple[list[Sample], st
         log.info("an earlier sample file is kept as %s", move_aside(file))
     partial = Partial(file, key, world.rank)
     done = partial.done()
-    tasks = [
-        Task(prompt_id, k, _prompt_ids(config, prompt, text))
-        for (prompt_id, k), prompt in everything.items()
-        if (prompt_id, k) not in done
-    ][world.rank :: world.size]
+    waiting = [wanted for wanted in everything if wanted not in done][world.rank :: world.size]
     settings = Settings(
         seed=config.seed,
         temperature=config.temperature,
         top_p=config.top_p,
-        max_new_tokens=config.max_new_tokens or config.model.max_length - config.model.max_prompt_length,
+        max_new_tokens=longest_answer(config),
         batch_size=config.model.eval_batch_size,
     )
-    if tasks:
+    if waiting:
         model = sampling_model(config, origin, text, world)
+        talks = {prompt_id: everything[prompt_id, k].conversation for prompt_id, k in waiting}
+        asked = fit_all(text.chat, talks, Room.of(model, settings.max_new_tokens))
+        tasks = [Task(prompt_id, k, asked[prompt_id].ids, asked[prompt_id].cut) for prompt_id, k in waiting]
         with progress(f"sampling {config.exp_name}", len(tasks), "answers", show=world.is_main) as bar:
             for batch in sample(model, text.chat, tasks, settings):
                 partial.add(_sample_of(everything[t.prompt_id, t.sample], t, answer, text) for t, answer in batch)
@@ -136,11 +137,6 @@ def _answers(config: Config, world: World, file: Path) -> tuple[list[Sample], st
     world.barrier()
     done = partial.done()
     return [done[wanted] for wanted in everything], key
-
-
-def _prompt_ids(config: Config, prompt: Prompt, text: Text) -> tuple[int, ...]:
-    ids = text.chat.encode(text.chat.prompt(prompt.conversation))
-    return tuple(ids[-config.model.max_prompt_length :])
 
 
 def _sample_of(prompt: Prompt, task: Task, answer: Answer, text: Text) -> Sample:
@@ -157,4 +153,5 @@ def _sample_of(prompt: Prompt, task: Task, answer: Answer, text: Text) -> Sample
         n_tokens=answer.n_tokens,
         finish=answer.finish,
         tools=prompt.conversation.tool_rows(),
+        prompt_cut=task.cut,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dataloaders import hub_ids
 from prospect.checkpoint.commit import MANIFEST
 from prospect.checkpoint.origin import origin_at
 from prospect.checkpoint.run import Run
@@ -31,7 +32,7 @@ def merge_run(config: Config) -> int:
     if target == origin.path.absolute():
         raise UserError("out: this is the adapter itself; name another folder")
     text = text_of(config, origin)
-    worst = merge(config, origin.path, text.tokenizer, text.chat.stop_ids, target)
+    worst = merge(config, origin.path, text.tokenizer, text.chat.stop_ids, target, hub_ids(config.datasets))
     print(f"written: {target} (its logits differ from the adapter's by {worst:.1e} at most)")
     return 0
 
@@ -40,7 +41,8 @@ def merge_exports(config: Config, folder: Path, text: Text) -> None:
     """``peft.merge_on_export``: LATEST and BEST as plain models; the adapters stay in the checkpoints."""
     for name in ("LATEST", "BEST"):
         if (folder / name).is_dir() and origin_at(folder / name).is_adapter:
-            worst = merge(config, folder / name, text.tokenizer, text.chat.stop_ids, folder / name)
+            place = folder / name
+            worst = merge(config, place, text.tokenizer, text.chat.stop_ids, place, hub_ids(config.datasets))
             log.info("merged: %s (its logits differ from the adapter's by %.1e at most)", folder / name, worst)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dataloaders import hub_ids
 from dataloaders.packing import length
 from dataloaders.tokenization import Tokenized
 from prospect.checkpoint.run import Run
@@ -20,7 +21,7 @@ from prospect.config.schema import Config
 from prospect.errors import ProspectError
 from prospect.logs import log
 from prospect.metrics import Tally
-from prospect.model.export import save_policy
+from prospect.model.export import Facts, save_policy
 from prospect.optim import make_schedule
 from prospect.progress import Progress, progress
 from prospect.reference import CachedReference, Following
@@ -234,8 +235,12 @@ class Loop:
 
     def _save_policy(self, folder: Path) -> None:
         policy = self.engine.policy
-        stop_ids = self.text.chat.stop_ids
-        save_policy(policy.model, self.text.tokenizer, stop_ids, self.config, folder, policy.adapter)
+        file = self.run.folder / "metrics.jsonl"
+        last = last_values(file) if file.is_file() else {}
+        results = {name: value for name, value in last.items() if name.startswith("eval/")}
+        facts = Facts(hub_ids(self.config.datasets), results)
+        chat = self.text.chat
+        save_policy(policy.model, chat.tokenizer, chat.stop_ids, self.config, folder, policy.adapter, facts)
         if policy.value_head is not None:
             policy.value_head.save(folder)
 

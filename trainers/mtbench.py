@@ -24,6 +24,7 @@ from prospect.logs import log, log_to
 from prospect.parallel import World
 from prospect.progress import progress
 from prospect.sampling.generate import Answer, Settings, Task, sample
+from prospect.sampling.room import Room, fit_all, longest_answer
 from prospect.sampling.samples import Partial, Sample, move_aside
 from trainers.saved_policy import policy_origin, samples_key, sampling_model, text_of
 from trainers.setup import Text
@@ -97,7 +98,8 @@ def _converse(
             for temperature, group in _by_temperature(config, [c for c in here if (c.id, number) not in done]):
                 settings = _settings(config, temperature)
                 by_id = {chat.id: chat.upto(number, done) for chat in group}
-                tasks = [Task(i, number, _ids(model, text, talk, settings)) for i, talk in by_id.items()]
+                asked = fit_all(text.chat, by_id, Room.of(model, settings.max_new_tokens))
+                tasks = [Task(i, number, asked[i].ids, asked[i].cut) for i in by_id]
                 for batch in sample(model, text.chat, tasks, settings):
                     partial.add(_sample(task, answer, by_id[task.prompt_id], text) for task, answer in batch)
                     bar.advance(len(batch))
@@ -114,27 +116,14 @@ def _by_temperature(config: Config, chats: Sequence[Chat]) -> Iterator[tuple[flo
 
 
 def _settings(config: Config, temperature: float) -> Settings:
-    longest = config.max_new_tokens or config.model.max_length - config.model.max_prompt_length
-    return Settings(config.seed, temperature, config.top_p, longest, config.model.eval_batch_size)
-
-
-def _ids(model: PreTrainedModel, text: Text, talk: Conversation, settings: Settings) -> tuple[int, ...]:
-    """A conversation is cut, at its start, only where the model has no room for it and an answer."""
-    ids = text.chat.encode(text.chat.prompt(talk))
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    room = len(ids) if positions is None else max(1, positions - settings.max_new_tokens)
-    if len(ids) > room:
-        log.warning(
-            "a conversation of %d tokens is cut to its last %d: %.40s…", len(ids), room, talk.messages[0].content
-        )
-    return tuple(ids[-room:])
+    return Settings(config.seed, temperature, config.top_p, longest_answer(config), config.model.eval_batch_size)
 
 
 def _sample(task: Task, answer: Answer, talk: Conversation, text: Text) -> Sample:
     given = text.tokenizer.decode(list(task.prompt_ids), clean_up_tokenization_spaces=False)
     assert isinstance(given, str)
     where = (task.prompt_id, task.sample, "mtbench")
-    return Sample(given, "", answer.text, *where, talk.rows(), answer.n_tokens, answer.finish)
+    return Sample(given, "", answer.text, *where, talk.rows(), answer.n_tokens, answer.finish, prompt_cut=task.cut)
 
 
 def _line(question: Question, config: Config, key: str, done: Done) -> dict[str, object]:

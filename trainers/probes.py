@@ -7,7 +7,7 @@ given at the start has changed. Asking draws no random number and touches no wei
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from prospect.model.policy import Policy
 from prospect.parallel import World
 from prospect.report.before_after import side_by_side
 from prospect.sampling.generate import Answer, Settings, Task, sample
+from prospect.sampling.room import Asked, Room, fit_all, longest_answer
 from prospect.tracking import forget_after
 from trainers.saved_policy import policy_origin, source_of, text_of, unaligned
 from trainers.setup import Text, prepare_policy
@@ -123,10 +124,9 @@ def shown(rows: list[dict[str, Any]]) -> str:
 
 def greedy_answers(config: Config, policy: Policy, text: Text) -> dict[str, Answer]:
     """The likeliest answer to each question, token by token."""
-    room = config.model.max_length - config.model.max_prompt_length
-    longest = config.max_new_tokens or min(room, _LONGEST)
-    settings = Settings(config.seed, 0.0, 1.0, longest, config.model.eval_batch_size)
-    tasks = [Task(question, 0, tuple(_prompt_ids(config, text, question))) for question in dict.fromkeys(config.probes)]
+    settings = Settings(config.seed, 0.0, 1.0, _longest(config), config.model.eval_batch_size)
+    prompts = _prompts(config, policy, text, config.probes)
+    tasks = [Task(question, 0, asked.ids) for question, asked in prompts.items()]
     with policy.own_forward(), policy.precision():
         batches = list(sample(policy.model, text.chat, tasks, settings))
     found = {task.prompt_id: answer for batch in batches for task, answer in batch}
@@ -137,12 +137,13 @@ def greedy_answers(config: Config, policy: Policy, text: Text) -> dict[str, Answ
 def answer_logps(config: Config, policy: Policy, text: Text, answers: Mapping[str, Answer]) -> dict[str, float]:
     """log π(answer | question) of each answer, as training would count it: with its end, where it came to one."""
     found = {}
+    prompts = _prompts(config, policy, text, answers)
     for question, answer in answers.items():
         ids = _answer_ids(text, question, answer)
         if not ids:
             found[question] = 0.0
             continue
-        prompt = _prompt_ids(config, text, question)
+        prompt = list(prompts[question].ids)
         batch = pack([Sequence(question, prompt, ids, [True] * len(ids), Role.chosen)])
         found[question] = float(policy.logps(batch.to(policy.device)).sums[0])
     return found
@@ -156,8 +157,14 @@ def _answer_ids(text: Text, question: str, answer: Answer) -> list[int]:
     return ids[: len(ids) - len(text.chat.encode(text.chat.turn_end))] if answer.finish == "length" else ids
 
 
-def _prompt_ids(config: Config, text: Text, question: str) -> list[int]:
-    return text.chat.encode(text.chat.prompt(asked(question)))[-config.model.max_prompt_length :]
+def _longest(config: Config) -> int:
+    return config.max_new_tokens or min(longest_answer(config), _LONGEST)
+
+
+def _prompts(config: Config, policy: Policy, text: Text, questions: Iterable[str]) -> dict[str, Asked]:
+    return fit_all(
+        text.chat, {question: asked(question) for question in questions}, Room.of(policy.model, _longest(config))
+    )
 
 
 def _compared(question: str, before: str, after: str, change: float) -> dict[str, Any]:

@@ -54,8 +54,9 @@ def graded(data: Data, reward_model: str, kind: RecordKind, world: World) -> Dat
             lacking = {own[i]: talks[i] for i in store.missing(own) if i % world.size == world.rank}
             if lacking:
                 precision = Precision.of(config.model.reference_dtype or config.model.policy_dtype, world.device)
+                place, trust = Path(config.cache_dir), config.model.trust_remote_code
                 scorer = scorer or RewardModel.load(
-                    origin.path, world.device, precision.autocast, _KEY, Path(config.cache_dir)
+                    origin.path, world.device, precision.autocast, _KEY, place, trust=trust
                 )
                 found = scorer.scores(list(lacking.values()), config.model.budget)
                 store.put((key, np.array([x], dtype=np.float32)) for key, x in zip(lacking, found, strict=True))

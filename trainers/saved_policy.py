@@ -17,8 +17,11 @@ from prospect.config.schema import Config, PeftConfig
 from prospect.errors import UserError
 from prospect.model.load import Precision, load_model
 from prospect.parallel import World
+from prospect.sampling.room import longest_answer
 from trainers import make_trainer
 from trainers.setup import Text, prepare_text
+
+_RULE = 2  # raise when the same settings come to other prompts
 
 
 def policy_origin(config: Config) -> Origin | None:
@@ -64,9 +67,9 @@ def samples_key(config: Config, origin: Origin | None, text: Text, *more: object
     if origin is not None:
         manifest = origin.path / MANIFEST
         weights = file_hash(manifest if manifest.is_file() else next(origin.path.glob("*.safetensors"), origin.path))
-    m = config.model
-    drawing = (config.seed, config.temperature, config.top_p, config.max_new_tokens, m.max_length, m.max_prompt_length)
+    drawing = (_RULE, config.seed, config.temperature, config.top_p, longest_answer(config))
     data = {name: asdict(dataset) for name, dataset in config.datasets.items()}
     control = text.chat.control and asdict(text.chat.control)
-    parts = [weights, drawing, data, config.split, config.n_samples, config.samples_per_prompt, m.policy_dtype, control]
+    drawn = (config.split, config.n_samples, config.samples_per_prompt, config.model.policy_dtype)
+    parts = [weights, drawing, data, *drawn, control]
     return hashlib.sha256(json.dumps([*parts, *more], sort_keys=True).encode()).hexdigest()[:32]

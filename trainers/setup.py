@@ -127,10 +127,12 @@ def prepare_policy(
     world: World,
     trained: bool = True,
     head: ModelHead = "tokens",
+    continues: bool = False,
 ) -> Policy:
     """Load the weights onto this process's device, with the head that a trainer asks for; says dtype and attention.
 
-    What only an adapter will change is kept in the dtype of the computations, or in 4 bits.
+    What only an adapter will change is kept in the dtype of the computations, or in 4 bits. ``continues``: the origin
+    is a policy of this run.
     """
     implementation, said = attention_for(config, world.device)
     precision = precision_of(config, world.device, trained)
@@ -145,7 +147,7 @@ def prepare_policy(
     policy = make_policy(model, config, world.device, trained, ScorePolicy if head == "score" else Policy)
     policy.squares = head == "squares"
     if head == "value":
-        value_head = ValueHead.of(policy.head.linear.in_features, None if origin is None else origin.path)
+        value_head = ValueHead.of(policy.head.linear.in_features, origin.path if origin else None, continues)
         policy.value_head = value_head.to(world.device)
     if trained:
         log.info("device: %s", precision.said)
@@ -173,10 +175,11 @@ def prepare_trained(
     ``saved`` is where the run continues from.
     """
     if config.peft.r is None:
-        return prepare_policy(config, start if saved is None else origin_at(saved), text, world, head=head)
+        origin = start if saved is None else origin_at(saved)
+        return prepare_policy(config, origin, text, world, head=head, continues=saved is not None)
     policy = prepare_policy(config, start, text, world, head=head)
     if saved is not None and policy.value_head is not None:
-        policy.value_head = ValueHead.of(policy.head.linear.in_features, saved).to(world.device)
+        policy.value_head = ValueHead.of(policy.head.linear.in_features, saved, continues=True).to(world.device)
     if saved is not None:
         base = base_of(saved)
         located(base, saved, Path(config.cache_dir))  # refuses one that has changed

@@ -77,7 +77,7 @@ def _available(key: str, source: Source, config: DatasetConfig, seed: int) -> di
         if config.path or config.test_path:
             raise UserError(f"{key}.path: the rows of {config.source} are generated; a file is read by source=files")
         return {split: _Supply(partial(_generated, source, split, seed)) for split in Split if split is not Split.all}
-    repository = config.path if isinstance(config.path, str) and _is_repository(config.path) else None
+    repository = config.path if isinstance(config.path, str) and is_repository(config.path) else None
     if config.path and (source.hub or not repository):
         available = _from_files(key, source, config, config.path)
     elif source.hub:
@@ -152,7 +152,7 @@ def _generated(source: Source, split: Split, seed: int) -> list[Rows]:
     return [Rows(table, f"generated {split} part", f"{split} {seed}")]
 
 
-def _is_repository(path: str) -> bool:
+def is_repository(path: str) -> bool:
     """Whether a path that is no file here reads as ``owner/name`` on the hub."""
     here = Path(path).expanduser()
     return (

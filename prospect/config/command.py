@@ -199,7 +199,7 @@ def _evaluate(argv: list[str], losses: Losses, job: Job) -> int:
             overrides.append(word)
     if not path:
         raise UserError("--config-path: give the run folder or its config.yaml")
-    config = load_run_config(path, overrides, losses)
+    config = load_run_config(path, overrides, losses, to_follow=True)
     check_given(config, path)
     if config.mode in _TRAIN_MODES:
         raise UserError(f"mode: say what to do with the run: ++mode={', '.join(_EVAL_MODES)}")

@@ -20,7 +20,7 @@ NEUTRAL = (
     *("peft.merge_on_export", "optimizer_in_backward"),
     *("model.name", "model.eval_batch_size", "model.tokens_per_microbatch", "model.gradient_accumulation_steps"),
     *("model.activation_checkpointing", "model.compile", "model.head_kernel", "model.share_prompts"),
-    "model.use_flash_attention",
+    *("model.use_flash_attention", "model.trust_remote_code"),
     *("loss.name", "loss.dataloader", "loss.use_reference_model"),
 )
 _LONGEST = 100

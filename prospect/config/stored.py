@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prospect.checkpoint.commit import write_text
+from prospect.config import stranger
 from prospect.config.convert import flatten
 from prospect.config.environment import MARK, written
 from prospect.config.identity import deciding
@@ -23,7 +24,9 @@ from prospect.errors import UserError, nearest
 
 def save_config(config: Config, file: Path) -> None:
     """Write every key with its value."""
-    write_text(file, as_yaml(config))
+    text = as_yaml(config)
+    write_text(file, text)
+    stranger.remember(text)
 
 
 def as_yaml(config: Config) -> str:
@@ -31,10 +34,11 @@ def as_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(_plain(written(config))))
 
 
-def load_run_config(path: str, overrides: Sequence[str], losses: Losses) -> Config:
+def load_run_config(path: str, overrides: Sequence[str], losses: Losses, to_follow: bool = False) -> Config:
     """The configuration of a finished or begun run, with keys set anew for this call.
 
     ``path`` is the run folder or its config.yaml; the run is used where it lies now, wherever it was made.
+    ``to_follow``: it decides what is done, read and written, and may be a stranger's.
 
     Raises:
         UserError: one line for each thing that is missing or wrong.
@@ -47,6 +51,9 @@ def load_run_config(path: str, overrides: Sequence[str], losses: Losses) -> Conf
         values["cache_dir"] = str(folder.parent)  # where model.load_from looks
     values["local_run_dir"] = str(folder)
     typed = _set(values, overrides)
+    stranger.without_trust(values, typed)
+    if to_follow:
+        stranger.confine(values, typed, file, own=stranger.is_own(file.read_text(encoding="utf-8")))
     return checked(values, typed, losses)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from prospect.config import checks, names
 from prospect.config.convert import convert, flatten
 from prospect.config.schema import Config, LossConfig
+from prospect.config.stranger import TRUST
 from prospect.errors import UserError, nearest
 
 Losses = Mapping[str, type[LossConfig]] | Callable[[], Mapping[str, type[LossConfig]]]
@@ -36,6 +37,8 @@ def without_loss(values: Mapping[str, Any], typed: Collection[str]) -> Config:
         path = getattr(config, name)
         setattr(config, name, path and str(Path(path).expanduser()))
     problems += checks.problems(config, typed)
+    if config.model.trust_remote_code and TRUST not in typed:
+        problems.append(f"{TRUST}: this is said on the command line alone: ++{TRUST}=true")
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     return config

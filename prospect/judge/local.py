@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from prospect.conversation import asked
 from prospect.errors import UserError
@@ -19,7 +19,7 @@ from prospect.judge.games import Game, Judgment, Status
 from prospect.judge.options import Asking
 from prospect.judge.prompt import JudgePrompt
 from prospect.judge.verdict import DECORATION, read_weights
-from prospect.model.load import pretrained
+from prospect.model.pretrained import pretrained, read_model, read_tokenizer
 from prospect.model.score import RewardModel
 from prospect.progress import progress
 
@@ -34,7 +34,7 @@ _SALT = b"a judge without a ledger"
 def reward(asking: Asking, items: Sequence[Answered]) -> list[float | None]:
     """A reward model's scores of answers to their conversations."""
     folder = _folder(asking, "rm:")
-    model = RewardModel.load(folder, _device(), key=f"-j {asking.judge}")
+    model = RewardModel.load(folder, _device(), key=f"-j {asking.judge}", trust=asking.trust_remote_code)
     found: list[float | None] = []
     with progress(f"judging with {asking.judge}", len(items), "answers") as bar:
         for start in range(0, len(items), 64):
@@ -50,17 +50,20 @@ class Weigher:
     def __init__(self, asking: Asking) -> None:
         folder = str(_folder(asking, "hf:"))
         key = f"-j {asking.judge}"
-        architectures = pretrained(AutoConfig, folder).architectures or ()
+        trust = asking.trust_remote_code
+        architectures = pretrained(AutoConfig, folder, trust=trust).architectures or ()
         if not any("CausalLM" in name or "ConditionalGeneration" in name for name in architectures):
             raise UserError(f"{key}: {folder} holds no language model (a reward model is rm:DIR)")
         self._asking = asking
-        self._tokenizer = pretrained(AutoTokenizer, folder)
+        self._tokenizer = read_tokenizer(folder, trust=trust)
         if not self._tokenizer.chat_template:
             raise UserError(f"{key}: the tokenizer of {folder} has no chat template")
         self._vocabulary = {token: i for token, i in self._tokenizer.get_vocab().items() if len(token) < _SHORT}
         self._device = _device()
         dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        self._model = pretrained(AutoModelForCausalLM, folder, dtype=dtype).to(self._device).eval()
+        self._model = read_model(AutoModelForCausalLM, folder, trust=trust, dtype=dtype)
+        torch.nn.Module.to(self._model, self._device)
+        self._model.eval()
 
     def judge(self, prompt: JudgePrompt, games: Sequence[Game]) -> list[Judgment]:
         """Judgments by weights. A prompt that asks for words is asked for the label alone."""

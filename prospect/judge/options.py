@@ -51,6 +51,7 @@ class Asking:
     token_ratio: float | None = None
     yes: bool = False
     batch: bool = False
+    trust_remote_code: bool = False
 
 
 class Control(StrEnum):
@@ -182,13 +183,17 @@ def call_flags(parser: argparse.ArgumentParser) -> None:
     add("--token-ratio", type=_amount, metavar="R", help="tokens a character, for the estimate (from earlier replies)")
     add("-y", "--yes", action="store_true", help="do not ask before an expensive run")
     add("--batch", action="store_true", help="through the Batch API: half the price, done within a day")
+    add("--trust-remote-code", action="store_true", help="run code that comes with a model (hf:DIR, rm:DIR)")
     add("--max-failed", type=float, default=0.02, metavar="SHARE", help="exit code 3 above this share (0.02)")
     add("--dry-run", action="store_true", help="say how many requests and tokens it would take; send nothing")
 
 
 def calls_of(given: argparse.Namespace) -> dict[str, Any]:
     """What they and ``--seed`` say, by the names of Asking."""
-    same = ("seed", "concurrency", "timeout", "max_requests", "max_usd", "price", "token_ratio", "yes", "batch")
+    same = (
+        *("seed", "concurrency", "timeout", "max_requests", "max_usd", "price", "token_ratio", "yes", "batch"),
+        "trust_remote_code",
+    )
     asked = {name: value for name, value in vars(given).items() if name in same}
     address = address_of(given.base_url)
     return asked | {

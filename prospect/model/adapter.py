@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel
 from prospect.checkpoint.lineage import Base
 from prospect.config.schema import PeftConfig
 from prospect.errors import MachineError, UserError
+from prospect.model.pretrained import Differences
 
 if TYPE_CHECKING:  # both take seconds to import, and most runs need neither
     from peft import PeftModel
@@ -117,17 +119,23 @@ def put_back(model: PreTrainedModel, folder: Path, base: Base, trained: bool = T
     """
     from peft import PeftModel, get_peft_model_state_dict
 
+    kind = json.loads((folder / "adapter_config.json").read_text()).get("peft_type")
+    if kind != "LORA":
+        raise UserError(f"model.load_from: {folder} is an adapter of kind {kind}; LoRA (and DoRA) can be read")
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise UserError(f"model.load_from: {folder} holds no {file.name}")
     _make_room(model, folder)
     try:
         with _quietly():
             wrapper = PeftModel.from_pretrained(model, str(folder), is_trainable=trained)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(f"model.load_from: {folder} does not fit {base.name} ({str(error).splitlines()[0]})") from error
-    stored = load_file(folder / "adapter_model.safetensors")
+        stored = load_file(file)
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise UserError(f"model.load_from: {folder} does not fit {base.name} ({reason})") from error
     found = get_peft_model_state_dict(wrapper, save_embedding_layers=False)
-    strange = set(stored) ^ set(found)
-    if strange:
-        raise UserError(f"model.load_from: {folder} does not fit {base.name} ({min(strange)} is in one of them only)")
+    shapes = [{name: tuple(tensor.shape) for name, tensor in some.items()} for some in (stored, found)]
+    Differences.between(*shapes).refuse(f"model.load_from: {folder} does not fit {base.name}")
     return Adapter(wrapper, base)
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -33,6 +30,7 @@ from prospect.model.adapter import Adapter, is_scorer, merged, put_back, round_a
 from prospect.model.compiled import compile_on
 from prospect.model.control import ControlTokens, add_control_rows
 from prospect.model.policy import Policy
+from prospect.model.pretrained import pretrained, read_model, read_state, read_tokenizer
 from prospect.model.products import use_products
 from prospect.model.remade import remake_activations
 from prospect.model.rotary import use_rotary
@@ -80,16 +78,17 @@ def load_tokenizer(
     model: ModelConfig, origin: Origin | None, trained: Callable[[int], PreTrainedTokenizerBase]
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of the weights: a loaded run's own wins; a random model's is ``trained``, to a number of tokens."""
+    trust = model.trust_remote_code
     if origin is not None:
         folders = [origin.path] if not origin.is_state_dict else [origin.path.parent, origin.path.parent.parent]
         for folder in folders:
             if (folder / "tokenizer_config.json").is_file():
-                return _tokenizer(str(folder))
+                return read_tokenizer(str(folder), trust=trust)
     if origin is not None and origin.is_adapter:
-        return _tokenizer(base_of(origin.path).name)
+        return read_tokenizer(base_of(origin.path).name, trust=trust)
     name = model.tokenizer_name_or_path or model.name_or_path
     if name is not None:
-        return _tokenizer(name, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        return read_tokenizer(name, trust=trust, revision=model.revision)
     return trained(int((model.architecture or {}).get("vocab_size", 1024)))
 
 
@@ -130,11 +129,9 @@ def load_model(
     Raises:
         UserError: no model is named, a checkpoint of another architecture, a reward model.
     """
-    scores = origin is not None and origin.is_adapter and is_scorer(origin.path)
-    model = None if scores else weights(config, origin, tokenizer, implementation, dtype)
-    if model is None or any("SequenceClassification" in name for name in model.config.architectures or ()):
-        name = config.model.name_or_path if origin is None else origin.path
-        raise UserError(f"model: {name} is a reward model: it scores answers and writes none")
+    if origin is not None and origin.is_adapter and is_scorer(origin.path):
+        raise _scores(origin.path)
+    model = weights(config, origin, tokenizer, implementation, dtype)
     if control is not None:
         add_control_rows(model, tokenizer, control, config.seed)
     return fitted(model, config, tokenizer)
@@ -203,10 +200,9 @@ def weights(
         model = merged(load_with_adapter(config, origin.path, tokenizer, implementation))
         _narrow(model, dtype)
     elif origin is not None and not origin.is_state_dict:
-        model = pretrained(AutoModelForCausalLM, str(origin.path), **form)
+        model = _language_model(str(origin.path), spec.trust_remote_code, form)
     elif spec.name_or_path is not None:
-        remote = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
-        model = pretrained(AutoModelForCausalLM, spec.name_or_path, **form, **remote)
+        model = _language_model(spec.name_or_path, spec.trust_remote_code, {**form, "revision": spec.revision})
         if model._hf_peft_config_loaded:  # transformers has put it on: every weight would be trained, and none merged
             raise UserError(
                 f"model.name_or_path: {spec.name_or_path} is an adapter; give its folder as model.load_from"
@@ -215,13 +211,25 @@ def weights(
         torch.manual_seed(config.seed)
         special = ("bos_token_id", "eos_token_id", "pad_token_id")
         shape = AutoConfig.for_model(**{**spec.architecture, **{name: getattr(tokenizer, name) for name in special}})
-        model = AutoModelForCausalLM.from_config(shape, attn_implementation=implementation, dtype=torch.float32)
+        form["dtype"] = torch.float32
+        model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False, **form)
         _narrow(model, dtype)
     else:
         raise UserError("model: neither name_or_path nor architecture is set")
     if origin is not None and origin.is_state_dict:
-        _load_state(model, origin.path)
+        read_state(model, origin.path)
     return model
+
+
+def _language_model(name: str, trust: bool, form: Mapping[str, Any]) -> PreTrainedModel:
+    shape = pretrained(AutoConfig, name, trust=trust, revision=form.get("revision"))
+    if any("SequenceClassification" in kind for kind in shape.architectures or ()):
+        raise _scores(name)
+    return read_model(AutoModelForCausalLM, name, trust=trust, **form)
+
+
+def _scores(name: object) -> UserError:
+    return UserError(f"model: {name} is a reward model: it scores answers and writes none")
 
 
 def _narrow(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -265,24 +273,6 @@ def attention_for(config: Config, device: torch.device) -> tuple[str, str]:
     return attention.choose(config.model.use_flash_attention, device, precision_of(config, device).compute)
 
 
-def _load_state(model: PreTrainedModel, file: Path) -> None:
-    """Weights of an old run's policy.pt."""
-    try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"model.load_from: {file} is not a checkpoint that can be read safely ({error})") from error
-    if not isinstance(stored, dict) or "state" not in stored:
-        raise UserError(f"model.load_from: {file} lacks 'state' (an old policy.pt has step_idx, state, metrics)")
-    missing, unexpected = model.load_state_dict(stored["state"], strict=False)
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    missing = [name for name in missing if name not in tied]
-    if missing or unexpected:
-        raise UserError(
-            f"model.load_from: {file} is of another architecture: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:1]) or 'none'}), {len(unexpected)} unknown ({', '.join(unexpected[:1]) or 'none'})"
-        )
-
-
 def own_stops(spec: ModelConfig, origin: Origin | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that end an answer by the model's own generation config: its EOS, or each of a list of them.
 
@@ -297,22 +287,3 @@ def own_stops(spec: ModelConfig, origin: Origin | None, tokenizer: PreTrainedTok
         return []
     ids = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]
     return [i for i in ids if i in tokenizer.added_tokens_decoder]
-
-
-def _tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
-    found = pretrained(AutoTokenizer, name, **options)
-    assert isinstance(found, PreTrainedTokenizerBase)
-    return found
-
-
-def pretrained(auto: Any, name: str, **options: Any) -> Any:
-    """from_pretrained with an error for people."""
-    try:
-        return auto.from_pretrained(name, **{k: v for k, v in options.items() if v is not None})
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if not os.path.isdir(name):
-            raise MachineError(
-                f"model.name_or_path: {name} is neither a folder here nor to be had from the hub ({first})"
-            ) from error
-        raise UserError(f"model: {name} could not be loaded ({first})") from error

@@ -23,8 +23,9 @@ from prospect.checkpoint.commit import committed
 from prospect.config.schema import Config
 from prospect.errors import UserError
 from prospect.model.adapter import is_scorer, merged, vocabulary
-from prospect.model.export import save_policy
+from prospect.model.export import Facts, results_in, save_policy
 from prospect.model.load import load_with_adapter
+from prospect.model.pretrained import read_model
 from prospect.model.score import scorer_with_adapter
 from prospect.model.value_head import FILE as V_HEAD
 
@@ -33,9 +34,14 @@ _PROBES, _LENGTH = 4, 32
 
 
 def merge(
-    config: Config, adapter: Path, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], target: Path
+    config: Config,
+    adapter: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_ids: Sequence[int],
+    target: Path,
+    datasets: tuple[str, ...] = (),
 ) -> float:
-    """Write the merged model to ``target``; the largest difference of a logit.
+    """Write the merged model to ``target``; the largest difference of a logit. ``datasets``: hub ids for its card.
 
     Raises:
         UserError: the two compute different things; ``target`` is as it was.
@@ -49,12 +55,14 @@ def merge(
     name = put.base.name
     expected = _logits(put.wrapper.get_base_model())
     with committed(target) as building:
-        save_policy(merged(put), tokenizer, list(stop_ids), config, building)
+        facts = Facts(datasets, results_in(adapter))
+        save_policy(merged(put), tokenizer, list(stop_ids), config, building, facts=facts)
         if (adapter / V_HEAD).is_file():
             shutil.copy2(adapter / V_HEAD, building)
         del put
         kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
-        got = _logits(kind.from_pretrained(building, dtype=torch.float32))
+        trust = config.model.trust_remote_code
+        got = _logits(read_model(kind, str(building), trust=trust, dtype=torch.float32))
         worst = float((got - expected).abs().max())
         if not worst <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise UserError(

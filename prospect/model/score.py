@@ -18,21 +18,21 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from prospect.batch import Batch, Outputs, Scores
 from prospect.checkpoint.origin import Origin, origin_at
-from prospect.config.schema import Config
+from prospect.config.schema import Config, ModelConfig
 from prospect.conversation import Conversation
 from prospect.errors import UnwrittenError, UserError
 from prospect.model import attention
 from prospect.model.adapter import Adapter, is_scorer, merged, uncovered
 from prospect.model.attention import Packing
-from prospect.model.load import fitted, load_with_adapter, pretrained, weights
+from prospect.model.load import fitted, load_with_adapter, weights
 from prospect.model.policy import Policy
+from prospect.model.pretrained import ADDED, pretrained, read_model, read_tokenizer
 from prospect.model.template import ChatFormat
 
 
@@ -85,26 +85,28 @@ class RewardModel:
         autocast: torch.dtype | None = None,
         key: str = "reward model",
         cache_dir: Path | None = None,
+        trust: bool = False,
     ) -> RewardModel:
         """From a folder that a run of loss=reward has left (its LATEST), or any one-label sequence classifier.
 
-        ``key``: where the user has named it; ``cache_dir``: where the model under an adapter may lie.
+        ``key``: where the user has named it; ``cache_dir``: where the model under an adapter may lie; ``trust``: run
+        code that comes with it.
 
         Raises:
             UserError: the folder holds another kind of model, or no chat template.
         """
-        tokenizer = pretrained(AutoTokenizer, str(folder))
+        tokenizer = read_tokenizer(str(folder), trust=trust)
         if not tokenizer.chat_template:
             raise UserError(f"{key}: the tokenizer of {folder} has no chat template")
         chat, adapter = ChatFormat(tokenizer), origin_at(folder, key).is_adapter
-        if not (is_scorer(folder) if adapter else _is_classifier(pretrained(AutoConfig, str(folder)))):
+        if not (is_scorer(folder) if adapter else _is_classifier(pretrained(AutoConfig, str(folder), trust=trust))):
             raise UserError(f"{key}: {folder} holds no sequence classifier (a run of loss=reward leaves one)")
         implementation, _ = attention.choose(False, device, autocast or torch.float32)
         if adapter:
-            place = Config(cache_dir=str(cache_dir or folder))
+            place = Config(model=ModelConfig(trust_remote_code=trust), cache_dir=str(cache_dir or folder))
             model = merged(scorer_with_adapter(place, folder, tokenizer, chat.stop_ids, implementation))
         else:
-            model = _classifier(str(folder), implementation)
+            model = _classifier(str(folder), implementation, trust=trust)
         nn.Module.to(model, device)
         model.eval()
         return cls(ScorePolicy(model, device, autocast), chat)
@@ -172,7 +174,7 @@ def _weights(
     dtype: torch.dtype,
 ) -> PreTrainedModel:
     spec = config.model
-    options = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code} if origin is None else {}
+    options: dict[str, Any] = {"trust": spec.trust_remote_code, "revision": spec.revision if origin is None else None}
     whole = None if origin is None or origin.is_state_dict or origin.is_adapter else str(origin.path)
     name = spec.name_or_path if origin is None else whole
     if origin is not None and origin.is_adapter and is_scorer(origin.path):
@@ -191,8 +193,7 @@ def _is_classifier(config: object) -> bool:
 
 def _classifier(name: str, implementation: str, **options: Any) -> PreTrainedModel:
     kind = AutoModelForSequenceClassification
-    model = pretrained(kind, name, dtype=torch.float32, attn_implementation=implementation, **options)
-    assert isinstance(model, PreTrainedModel)
+    model = read_model(kind, name, dtype=torch.float32, attn_implementation=implementation, **options)
     layer = _layer(model)
     if layer.out_features != 1:
         raise UserError(f"model: {name} has {layer.out_features} scores an answer; a reward model has one")
@@ -212,11 +213,14 @@ def _with_fresh_layer(language_model: PreTrainedModel, seed: int) -> PreTrainedM
     config.num_labels = 1
     try:
         with torch.device("meta"):  # its body is another's
-            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except ValueError as error:
         raise UserError(f"model: transformers has no sequence classifier for {config.model_type} models") from error
     assert isinstance(model, PreTrainedModel)
     old = _layer(model)
+    outside = [name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")]
+    if strange := [name for name in outside if name not in ADDED["score"]]:
+        raise UserError(f"model: {type(model).__name__} has {', '.join(strange)}; a reward model adds one layer")
     setattr(model, model.base_model_prefix, language_model.base_model)
     torch.manual_seed(seed)
     layer = nn.Linear(old.in_features, 1, bias=old.bias is not None)

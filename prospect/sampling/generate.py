@@ -27,11 +27,12 @@ from prospect.model.template import ChatFormat
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One answer to be sampled."""
+    """One answer to be sampled. ``cut``: tokens of the prompt that the model has no room for."""
 
     prompt_id: str
     sample: int
     prompt_ids: tuple[int, ...]
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from prospect.checkpoint.commit import write_text
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One answer with what it answers. ``prompt`` is what the model was given, ``messages`` and ``tools`` the same
-    conversation in OpenAI's form."""
+    conversation in OpenAI's form: all of it, where ``prompt`` lacks ``prompt_cut`` tokens that had no room."""
 
     prompt: str
     chosen: str
@@ -31,11 +31,11 @@ class Sample:
     n_tokens: int
     finish: str
     tools: list[Any] = field(default_factory=list)
+    prompt_cut: int = 0
 
     def row(self) -> dict[str, Any]:
-        """As it stands in the file: tools only where the prompt has some."""
-        row = asdict(self)
-        return row if self.tools else {key: value for key, value in row.items() if key != "tools"}
+        """As it stands in the file: tools and what was cut only where there is some."""
+        return {key: value for key, value in asdict(self).items() if value or key not in ("tools", "prompt_cut")}
 
 
 class Partial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from prospect.errors import UserError
 from prospect.judge import local
 from prospect.judge.games import Game, schedule
 from prospect.judge.judges import Answered, grade, judge
-from prospect.judge.options import Asking, Options, Orders
+from prospect.judge.options import Asking, Options, Orders, parse
 from prospect.judge.samples import Pair
 from prospect.judge.stage import compare
 from prospect.model import template
@@ -25,6 +26,7 @@ from prospect.model.load import train_tokenizer
 from prospect.model.score import RewardModel, load_scorer
 from prospect.model.template import ChatFormat
 from tests import tiny
+from tests.model.strange import strange_model
 from tests.planted import plant
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<judge>"
@@ -142,3 +144,24 @@ def test_mistakes(language_model, tmp_path):
     long = [Game(Pair("p", 0, "Q", "word " * 9000, "a"), True)]
     with pytest.raises(UserError, match="the model reads 2048"):
         judge(asking(language_model), long)
+
+
+@pytest.mark.parametrize("kind", ["hf", "rm"])
+def test_code_that_comes_with_a_judge_is_run_on_request_only(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, canary = strange_model(tmp_path, monkeypatch)
+    words = ["-f", "x.json", "-j", f"{kind}:{folder}"]
+
+    def ask(options: Options) -> None:
+        if kind == "hf":
+            local.Weigher(options)
+        else:
+            local.reward(options, [])
+
+    with pytest.raises(UserError, match=r"needs code of its own, which is run only on request: .*--trust-remote-code"):
+        ask(parse(words))
+    assert not canary.exists()
+    with contextlib.suppress(UserError):  # it is no reward model
+        ask(parse([*words, "--trust-remote-code"]))
+    assert canary.exists()

@@ -195,7 +195,7 @@ def test_an_adapter_of_another_shape_is_refused(tmp_path: Path) -> None:
         put_back(build("gpt_neox"), tmp_path, BASE)
     shallower = copy.deepcopy(build("llama").config)
     shallower.num_hidden_layers = 1
-    with pytest.raises(UserError, match=r"does not fit org/base .*layers.1.* is in one of them only"):
+    with pytest.raises(UserError, match=r"does not fit org/base: not the model's: .*layers\.1\.mlp\.down_proj\.lora_A"):
         put_back(AutoModelForCausalLM.from_config(shallower), tmp_path, BASE)
 
 

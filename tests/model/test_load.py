@@ -100,7 +100,7 @@ class Payload:
         (lambda p: {"step_idx": 1}, "lacks 'state'"),
         (
             lambda p: {"state": {"x.weight": torch.ones(2)}},
-            r"another architecture: \d+ tensors are missing .*, 1 unknown",
+            r"than LlamaForCausalLM: missing: model.embed_tokens.weight, .*; not the model's: x.weight",
         ),
         (lambda p: {"state": Payload(p / "canary")}, "is not a checkpoint that can be read safely"),
     ],
