@@ -164,7 +164,7 @@ def test_four_bits_hold_what_their_rounding_says() -> None:
     round_as_quantized(rounded, double_quant=True)
     four, wide = logps(Policy(small, CPU)), logps(Policy(rounded, CPU))
     torch.testing.assert_close(four, wide, atol=1e-5, rtol=0)
-    assert 1e-3 < (wide - logps(Policy(build("llama"), CPU))).abs().max() < 3
+    assert 1e-3 < (wide - logps(Policy(build("llama"), CPU))).abs().mean() < 1.5  # of random weights
     weight: Any = small.get_submodule("model.layers.0.self_attn.q_proj").weight
     assert (weight.dtype, weight.numel()) == (torch.uint8, 32 * 32 // 2)
     single = build("llama")
